@@ -1,0 +1,5 @@
+"""``python -m whatchanged``, and with it ``accelerate launch -m whatchanged``."""
+
+from whatchanged.cli import main
+
+main()

@@ -1,0 +1,246 @@
+"""The command ``whatchanged``: thin functions over the library.
+
+Every import of the library stands inside the command that needs it, so that
+``whatchanged --help`` loads neither torch nor GDAL. Results go to stdout, everything
+else to stderr; exit codes are those of :data:`whatchanged.errors.EXIT_CODES`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whatchanged import __version__, console
+from whatchanged.errors import UsageError
+
+if TYPE_CHECKING:
+    from whatchanged.predict import Description
+
+app = typer.Typer(
+    name="whatchanged",
+    help="Say in words what changed between two aerial or satellite photographs of one place.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As in `whatchanged weights list`.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+
+
+def main() -> None:
+    """Entry point of the command: run it and leave with its exit code."""
+    raise SystemExit(console.run(app))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"whatchanged {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def describe(
+    before: Annotated[
+        str,
+        typer.Argument(metavar="BEFORE", help="Earlier photograph; or a folder or CSV of pairs."),
+    ],
+    after: Annotated[
+        str | None, typer.Argument(metavar="AFTER", help="Later photograph of the same place.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Named weights or a model folder.")] = "hisem-small",
+    bands: Annotated[
+        str | None, typer.Option(help="Bands to read as red, green, blue, such as 4,3,2.")
+    ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Warp the later photograph onto the earlier one's grid.")
+    ] = False,
+    beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder for the products of the run.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also draw what the words look at; needs --out.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what changed between two photographs, or between the pairs of a folder or CSV list."""
+    console.configure(quiet=quiet, debug=debug)
+    if explain and out is None:
+        raise UsageError("--explain draws pictures", hint="say where to: --out DIR")
+    rgb = parse_bands(bands)
+
+    from whatchanged import predict
+
+    if after is not None:
+        description = predict.describe(
+            before, after, model=model, bands=rgb, align=align, beam=beam, explain=explain, out=out
+        )
+        _print_descriptions([description], as_json=as_json, named=False)
+        return
+    pairs = predict.find_pairs(before)
+    descriptions = predict.describe_many(
+        pairs, model=model, bands=rgb, align=align, beam=beam, explain=explain, out=out
+    )
+    tracked = console.track(descriptions, "describing", total=len(pairs))
+    _print_descriptions(tracked, as_json=as_json, named=True)
+
+
+def parse_bands(text: str | None) -> tuple[int, int, int] | None:
+    """Read ``--bands``: three band numbers from 1, for red, green and blue.
+
+    Raises:
+        UsageError: Not three whole numbers of at least 1.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        red, green, blue = (int(part) for part in parts)
+    except ValueError:
+        red = green = blue = 0
+    if min(red, green, blue) < 1:
+        raise UsageError(
+            f"--bands {text} is not three band numbers",
+            hint="bands count from 1, such as --bands 4,3,2",
+        )
+    return red, green, blue
+
+
+def _print_descriptions(descriptions: Iterable[Description], *, as_json: bool, named: bool) -> None:
+    """Print one line a pair as soon as it is known; warnings go to stderr."""
+    for description in descriptions:
+        record = description.to_json()
+        for warning in record["warnings"]:
+            where = f"{record['before']}: " if named else ""
+            typer.echo(console.printable(f"warning: {where}{warning}"), err=True)
+        if as_json:
+            _print_json(record)
+            continue
+        line = f"{record['caption']}    changed {record['changed_probability']:.2f}"
+        if named:
+            line = f"{record['before']}  {record['after']}  {line}"
+        typer.echo(console.printable(line))
+        sys.stdout.flush()
+
+
+def _print_json(record: Any) -> None:
+    # Escaped to ASCII: file names need not be valid text, and no terminal code gets through.
+    typer.echo(json.dumps(record, allow_nan=False))
+    sys.stdout.flush()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values laid over the file.")
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume/--no-resume", help="Go on where the run's folder stopped, or not."),
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="List broken entries of the data and go on.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model as a YAML file says and print the folder of its best checkpoint."""
+    console.configure(quiet=quiet, debug=debug)
+    values = list(overrides or [])
+    if resume is not None:
+        values.append(f"resume={str(resume).lower()}")
+    if skip_broken:
+        values.append("data.skip_broken=true")
+    from whatchanged.train import run
+
+    typer.echo(console.printable(str(run.train(config, values))))
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
+    n: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 8,
+    seed: Annotated[int, typer.Option(help="Same seed, same scenes.")] = 0,
+    size: Annotated[int, typer.Option(min=64, help="Side of a scene in pixels.")] = 256,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Draw georeferenced scenes with known changes as a data set; print its captions file."""
+    console.configure(quiet=quiet, debug=debug)
+    from whatchanged.data.synthetic import write_scenes
+
+    write_scenes(folder, n=n, size=size, seed=seed)
+    typer.echo(console.printable(str(folder / "captions.json")))
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Show versions, programs, memory and weights, and how to get what is missing."""
+    console.configure(debug=debug)
+    from whatchanged import doctor as checks
+
+    report = checks.examine()
+    if as_json:
+        _print_json(checks.to_json(report))
+    else:
+        typer.echo(checks.as_text(report))
+    if not report.ready:
+        raise typer.Exit(1)
+
+
+@weights_app.command("list")
+def weights_list(as_json: Json = False, debug: Debug = False) -> None:
+    """Show every named weights: size, state on this machine, source and licence."""
+    console.configure(debug=debug)
+    from whatchanged.models import weights
+
+    for status in weights.list_weights():
+        if as_json:
+            path = str(status.path) if status.path else None
+            _print_json({**asdict(status), "path": path})
+            continue
+        size = "" if status.size is None else f"{status.size / 1e6:.1f} MB"
+        line = f"{status.name:<24}{status.state:<9}{size:>9}  {status.source}; {status.licence}"
+        typer.echo(console.printable(line))
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: Name, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Bring named weights to this machine and print where they are."""
+    console.configure(quiet=quiet, debug=debug)
+    from whatchanged.models import weights
+
+    with console.progress(f"fetching {name}", total=1.0) as advance:
+        path = weights.fetch(name, progress=console.as_share(advance))
+    typer.echo(console.printable(str(path)))
+
+
+@weights_app.command("verify")
+def weights_verify(name: Name, debug: Debug = False) -> None:
+    """Compare weights on this machine with their recorded sha256."""
+    console.configure(debug=debug)
+    from whatchanged.models import weights
+
+    weights.verify(name)
+    typer.echo(f"{console.printable(name)}: intact")

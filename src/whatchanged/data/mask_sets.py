@@ -1,0 +1,142 @@
+"""Adapters for pairs with masks alone and for single pictures with land cover.
+
+A mask set is a folder ``{A,B,label}`` with one picture of the same name in each (LEVIR-CD,
+CDD and many others come so). A land-cover set is a folder ``{images,masks}``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatchanged.data.pictures import UNKNOWN, read_classes, read_picture
+from whatchanged.data.samples import CaptionSample
+from whatchanged.errors import DatasetError
+
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
+
+# Land cover as this project numbers it: 1 water, 2 bare ground, 3 low vegetation, 4 tree,
+# 5 building, 6 playground, 7 road. Colours of the Dubai set; its vegetation is grass or trees.
+DUBAI_COLOURS = {
+    (132, 41, 246): 2,
+    (226, 169, 41): 1,
+    (60, 16, 152): 5,
+    (254, 221, 58): UNKNOWN,
+    (110, 193, 228): 7,
+    (155, 155, 155): UNKNOWN,
+    (0, 0, 0): UNKNOWN,
+}
+# LoveDA's values 0 to 7: no data, background, building, road, water, barren, forest, agriculture.
+LOVEDA_VALUES = (UNKNOWN, UNKNOWN, 5, 7, 1, 2, 4, 3)
+
+
+@dataclass(frozen=True)
+class CoverPicture:
+    """One picture with land cover.
+
+    Args:
+        name: File name without suffix.
+        pixels: RGB, [H, W, 3] uint8.
+        classes: Land cover 1-7, 255 unknown, [H, W] uint8.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+
+
+def load_mask_set(root: Path, *, gsd_m: float | None = None) -> tuple[CaptionSample, ...]:
+    """List the pairs of a mask set, without captions.
+
+    Args:
+        root: Folder that holds ``A`` (before), ``B`` (after) and ``label``.
+        gsd_m: Ground sampling distance, metres per pixel.
+
+    Whether a pair changed is not decided here (``changed`` is False): a mask that knows only
+    buildings says nothing of a new road.
+
+    Raises:
+        DatasetError: A folder is missing, or names that do not stand in all three.
+    """
+    files = {part: _pictures(root / part) for part in ("A", "B", "label")}
+    for part in ("B", "label"):
+        odd = sorted(set(files["A"]) ^ set(files[part]))
+        if odd:
+            raise DatasetError(
+                f"{root}: {len(odd)} names are not in both A and {part}, such as '{odd[0]}'",
+                hint="a mask set has one picture of the same name in A, B and label",
+            )
+    return tuple(
+        CaptionSample(
+            name=name,
+            split="train",
+            before=files["A"][name],
+            after=files["B"][name],
+            captions=(),
+            changed=False,
+            mask=files["label"][name],
+            classes_before=None,
+            classes_after=None,
+            gsd_m=gsd_m,
+            source=root.name,
+        )
+        for name in sorted(files["A"])
+    )
+
+
+def load_dubai(root: Path) -> list[CoverPicture]:
+    """Read the Dubai land-cover set: RGB masks, some of them palette files.
+
+    Raises:
+        DatasetError: A mask colour that the set does not have, or a picture without mask.
+    """
+    masks = _pictures(root / "masks")
+    pictures = []
+    for name, path in sorted(_pictures(root / "images").items()):
+        if name not in masks:
+            raise DatasetError(f"{path} has no mask in {root / 'masks'}")
+        classes = _decode_colours(read_picture(masks[name]), masks[name])
+        pictures.append(CoverPicture(name, read_picture(path), classes))
+    return pictures
+
+
+def load_loveda(root: Path) -> list[CoverPicture]:
+    """Read a LoveDA folder: masks hold the values 0 to 7.
+
+    Raises:
+        DatasetError: A value above 7, or a picture without mask.
+    """
+    masks = _pictures(root / "masks")
+    table = np.asarray(LOVEDA_VALUES, np.uint8)
+    pictures = []
+    for name, path in sorted(_pictures(root / "images").items()):
+        if name not in masks:
+            raise DatasetError(f"{path} has no mask in {root / 'masks'}")
+        values = read_classes(masks[name])
+        if values.max() >= len(table):
+            raise DatasetError(f"{masks[name]} has the value {values.max()}; LoveDA ends at 7")
+        pictures.append(CoverPicture(name, read_picture(path), table[values]))
+    return pictures
+
+
+def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    packed = colours.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]
+    classes = np.zeros(packed.shape, np.uint8)
+    for (red, green, blue), value in DUBAI_COLOURS.items():
+        classes[packed == red * 65536 + green * 256 + blue] = value
+    unknown = classes == 0
+    if unknown.any():
+        raise DatasetError(
+            f"{path} has {int(unknown.sum())} pixels of colours the set does not have, "
+            f"such as {tuple(colours[unknown][0].tolist())}"
+        )
+    return classes
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"folder {folder} does not exist")
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in PICTURES}

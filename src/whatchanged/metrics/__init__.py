@@ -1,0 +1,1 @@
+"""Numbers of the field: captions against references, masks against masks."""

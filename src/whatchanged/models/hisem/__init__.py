@@ -1,0 +1,1 @@
+"""HiSem: hierarchical semantic disentangling for change captioning (arXiv 2605.15024)."""

@@ -1,0 +1,122 @@
+"""What a training run is made of: one frozen tree of values per YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """The optimiser and its learning rate over time.
+
+    HiSem's paper: Adam at 1e-4, constant, no decay, no clipping (IV-C).
+
+    Attributes:
+        name: `adam` or `adamw`.
+        lr: Highest learning rate of the parts that start at random.
+        encoder_lr: Highest learning rate of the encoder; None for the same.
+        weight_decay: Decoupled for adamw.
+        clip: Largest gradient norm; 0 for no clipping.
+        schedule: `constant`, or `cosine` / `linear` decay to `final` of the highest.
+        warmup: Optimiser steps of linear warm-up.
+        final: Share of the highest rate at the end of a decay.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-4
+    encoder_lr: float | None = None
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: int = 0
+    final: float = 0.01
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from.
+
+    Attributes:
+        captions: Folders in the LEVIR-CC layout.
+        masks: Folders that hold `{A,B,label}` mask sets, by what their masks mean
+            (dense pre-training only): name of the set -> `building`, `cropland` or `object`.
+        masks_root: Folder that holds the mask sets.
+        landcover: Folder with class masks of single pictures to composite changes from.
+        extra_captions: JSON file with further captions for pictures of the mask sets.
+        synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
+        self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
+        size: Side of the pictures while training, pixels.
+        vocabulary: `train` or the published `all-splits`.
+        min_count: A word is known when it occurs more often than this.
+        max_words: Longest caption with START and END.
+        flips: Mirror pictures and the position words of their captions.
+        photometric: Strength of changes of light and colour, 0 to 1.
+        views: Cached variants per pair where the encoder is frozen (1 = the picture as it is).
+        skip_broken: List broken entries in the run's record instead of stopping.
+    """
+
+    captions: tuple[str, ...] = ()
+    masks: dict[str, str] = field(default_factory=dict)
+    masks_root: str | None = None
+    landcover: str | None = None
+    extra_captions: str | None = None
+    synthetic: float = 0.0
+    self_pairs: float = 0.0
+    size: int = 256
+    vocabulary: Literal["train", "all-splits"] = "train"
+    min_count: int = 5
+    max_words: int = 41
+    flips: bool = False
+    photometric: float = 0.0
+    views: int = 1
+    skip_broken: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        task: `hisem` (captions) or `dense` (the compact encoder on masks and words).
+        out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
+        preset: Model preset; `model` overrides single values of it.
+        model: Nested values laid over the preset.
+        encoder: Checkpoint folder whose encoder starts this run; None for the preset's start.
+        data: Where samples come from.
+        optimiser: Optimiser and schedule.
+        epochs: Passes over the training samples.
+        batch_size: Pairs per optimiser step over all processes.
+        accumulate: Forward and backward passes per optimiser step.
+        seed: Of everything that is drawn.
+        precision: `float32` or `bf16` (autocast).
+        label_routing: Share of the epochs whose routing follows the label (design, 10).
+        warmup_epochs: Epochs before the router learns (Eq. 19).
+        router_weight: The balancing coefficient lambda of Eq. 19.
+        monitor: Validation number whose best checkpoint is kept.
+        validate_every: Epochs between validations.
+        save_minutes: Longest time between two saved states within an epoch.
+        max_steps: Stop after this many optimiser steps; 0 for no limit.
+        resume: Go on from the last saved state of `out` where there is one.
+    """
+
+    task: Literal["hisem", "dense"]
+    out: str
+    preset: str = "hisem-small"
+    model: dict[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    epochs: int = 50
+    batch_size: int = 64
+    accumulate: int = 1
+    seed: int = 0
+    precision: Literal["float32", "bf16"] = "float32"
+    label_routing: float = 0.8
+    warmup_epochs: int = 3
+    router_weight: float = 0.8
+    monitor: str = "s_m"
+    validate_every: int = 1
+    save_minutes: float = 10.0
+    max_steps: int = 0
+    resume: bool = True

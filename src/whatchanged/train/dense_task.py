@@ -1,0 +1,275 @@
+"""Dense pre-training of the compact encoder: masks, land cover and words of real pairs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from whatchanged.config import to_mapping
+from whatchanged.data.augment import mirror, photometric
+from whatchanged.data.levir_cc import load_levir_cc
+from whatchanged.data.mask_sets import CoverPicture, load_dubai, load_loveda, load_mask_set
+from whatchanged.data.pictures import UNKNOWN, PictureStore, resize_classes, resize_picture
+from whatchanged.data.samples import CaptionSample
+from whatchanged.data.tokens import Vocabulary
+from whatchanged.errors import UsageError
+from whatchanged.models.backbones import CompactEncoder, normalise, set_training
+from whatchanged.models.checkpoint import save_checkpoint
+from whatchanged.models.dense import DenseChangeNet, DenseTarget, dense_loss
+from whatchanged.train.config import TrainConfig
+from whatchanged.train.loop import Loss
+
+log = logging.getLogger(__name__)
+
+KINDS = {"building": 0, "cropland": 1, "object": 2}
+_SPECIALS = 4
+_COVER_REPEATS = 4  # a land-cover picture is larger than a crop: several crops an epoch
+_FINE = 512  # pictures of this side are also seen as crops at full resolution
+
+
+@dataclass(frozen=True)
+class DenseBatch:
+    """Pictures [B, 3, H, W] in [0, 255] of both dates and what is known of them."""
+
+    before: Tensor
+    after: Tensor
+    target: DenseTarget
+
+
+class DenseTask:
+    """Pairs, masks and words for `DenseChangeNet`; the encoder is what comes out."""
+
+    def __init__(self, config: TrainConfig, encoder: CompactEncoder) -> None:
+        data = config.data
+        if not data.captions:
+            raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
+        self.config, self.size = config, data.size
+        sets = [load_levir_cc(Path(root), skip_broken=data.skip_broken) for root in data.captions]
+        captioned = [s for one in sets for s in one.of_split("train")]
+        masked = [
+            sample
+            for name in data.masks
+            for sample in load_mask_set(Path(data.masks_root or ".") / name)
+        ]
+        self.samples = [*captioned, *masked]
+        self.kinds = [_kind(s, data.masks) for s in self.samples]
+        self.vocabulary = Vocabulary.build(
+            (c for s in captioned for c in s.targets), data.min_count
+        )
+        self.store = PictureStore.open(self.samples, self.size, progress=True)
+        self.fine_index = {
+            index: place
+            for place, index in enumerate(i for i, s in enumerate(captioned) if _is_fine(s))
+        }
+        fine = [self.samples[i] for i in self.fine_index]
+        self.fine = PictureStore.open(fine, _FINE, progress=True) if fine else None
+        self.cover = _load_cover(data.landcover)
+        self.validation = [s for one in sets for s in one.of_split("val")]
+        self.validation_store = PictureStore.open(self.validation, self.size)
+        self.model: nn.Module = DenseChangeNet(encoder, len(self.vocabulary) - _SPECIALS)
+        self.encoder = encoder
+        set_training(encoder, True)
+
+    def __len__(self) -> int:
+        return len(self.samples) + _COVER_REPEATS * len(self.cover)
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [self._name(i) for i in indices]
+
+    def _name(self, index: int) -> str:
+        if index < len(self.samples):
+            sample = self.samples[index]
+            return f"{sample.source}/{sample.name}"
+        return self.cover[(index - len(self.samples)) % len(self.cover)].name
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        optimiser = self.config.optimiser
+        encoder = [p for p in self.encoder.parameters() if p.requires_grad]
+        own = {id(p) for p in encoder}
+        heads = [p for p in self.model.parameters() if id(p) not in own and p.requires_grad]
+        return [
+            {"params": heads, "lr": optimiser.lr},
+            {"params": encoder, "lr": optimiser.encoder_lr or optimiser.lr},
+        ]
+
+    def load(self, indices: Sequence[int], generator: torch.Generator) -> DenseBatch:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        items = [self._item(index, rng) for index in indices]
+        before = torch.from_numpy(np.stack([item["before"] for item in items]))
+        after = torch.from_numpy(np.stack([item["after"] for item in items]))
+        before, after = photometric(before, after, self.config.data.photometric, generator)
+        target = DenseTarget(
+            mask=_stack(items, "mask"),
+            kind=torch.tensor([item["kind"] for item in items]),
+            classes_before=_stack(items, "classes_before"),
+            classes_after=_stack(items, "classes_after"),
+            words=_stack(items, "words"),
+            changed=torch.tensor([item["changed"] for item in items]).float(),
+        )
+        return DenseBatch(before, after, target)
+
+    def loss(self, model: nn.Module, batch: DenseBatch, epoch: int, device: torch.device) -> Loss:
+        output = model(self._prepare(batch.before, device), self._prepare(batch.after, device))
+        known = DenseTarget(**{k: v.to(device) for k, v in vars(batch.target).items()})
+        parts = dense_loss(output, known)
+        total = torch.stack(list(parts.values())).sum()
+        return Loss(total, {k: float(v.detach()) for k, v in parts.items()})
+
+    def _prepare(self, pixels: Tensor, device: torch.device) -> Tensor:
+        return normalise(pixels.to(device), self.encoder.config).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def _item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        if index >= len(self.samples):
+            item = self._cover_item(self.cover[(index - len(self.samples)) % len(self.cover)], rng)
+        elif index in self.fine_index and rng.random() < 0.5:
+            item = self._crop_item(index, rng)
+        else:
+            item = self._whole_item(self.store, index)
+        horizontal, vertical, turn = (bool(b) for b in rng.integers(0, 2, 3))
+        for key in ("before", "after", "mask", "classes_before", "classes_after"):
+            item[key] = mirror(item[key], horizontal, vertical)
+            if turn:
+                item[key] = np.ascontiguousarray(item[key].swapaxes(-1, -2))
+        return item
+
+    def _whole_item(self, store: PictureStore, index: int) -> dict[str, Any]:
+        sample = self.samples[index]
+        captioned = bool(sample.captions)
+        return {
+            **_layers(store, index),
+            "kind": self.kinds[index],
+            "words": self._words(sample),
+            "changed": float(sample.changed) if captioned else -1.0,
+        }
+
+    def _crop_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        assert self.fine is not None
+        side = int(rng.integers(self.size, _FINE + 1))
+        top, left = rng.integers(0, _FINE - side + 1, 2)
+        window = (Ellipsis, slice(top, top + side), slice(left, left + side))
+        layers = _layers(self.fine, self.fine_index[index])
+        item: dict[str, Any] = {}
+        for key, layer in layers.items():
+            crop = layer[window]
+            if crop.ndim == 3:
+                item[key] = resize_picture(crop.transpose(1, 2, 0).copy(), self.size).transpose(
+                    2, 0, 1
+                )
+            else:
+                step = (np.arange(self.size) + 0.5) * side / self.size
+                item[key] = crop[np.ix_(step.astype(int), step.astype(int))]
+        item |= {"kind": self.kinds[index], "words": self._no_words(), "changed": -1.0}
+        return item
+
+    def _cover_item(self, picture: CoverPicture, rng: np.random.Generator) -> dict[str, Any]:
+        height, width = picture.classes.shape
+        item: dict[str, Any] = {}
+        for date in ("before", "after"):
+            side = int(rng.integers(min(160, height), min(height, width, 640) + 1))
+            top = int(rng.integers(0, height - side + 1))
+            left = int(rng.integers(0, width - side + 1))
+            window = (slice(top, top + side), slice(left, left + side))
+            item[date] = resize_picture(picture.pixels[window], self.size).transpose(2, 0, 1)
+            item[f"classes_{date}"] = resize_classes(picture.classes[window], self.size)
+        item["mask"] = np.full((self.size, self.size), UNKNOWN, np.uint8)
+        item |= {"kind": 0, "words": self._no_words(), "changed": -1.0}
+        return item
+
+    def _no_words(self) -> NDArray[np.float32]:
+        return np.full(len(self.vocabulary) - _SPECIALS, -1, np.float32)
+
+    def _words(self, sample: CaptionSample) -> NDArray[np.float32]:
+        if not sample.captions:
+            return self._no_words()
+        words = np.zeros(len(self.vocabulary) - _SPECIALS, np.float32)
+        for caption in sample.targets:
+            ids = [i - _SPECIALS for i in self.vocabulary.encode(caption) if i >= _SPECIALS]
+            words[ids] += 1 / len(sample.targets)
+        return np.minimum(words, 1)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """F1 of cropland and building masks, accuracy of "changed", F1 of words, their mean."""
+        self.model.eval()
+        counts = np.zeros((len(KINDS), 3))  # true positives, predicted, actual
+        right, word_counts = [], np.zeros(3)
+        for start in range(0, len(self.validation), 16):
+            chosen = range(start, min(start + 16, len(self.validation)))
+            store = self.validation_store
+            before = torch.from_numpy(np.asarray(store.before[start : start + 16]))
+            after = torch.from_numpy(np.asarray(store.after[start : start + 16]))
+            output = self.model(
+                self._prepare(before, torch.device("cpu")),
+                self._prepare(after, torch.device("cpu")),
+            )
+            for row, index in enumerate(chosen):
+                sample = self.validation[index]
+                kind = _kind(sample, {})
+                if sample.mask is not None and store.mask is not None:
+                    truth = store.mask[index][2::4, 2::4] == 1
+                    found = output.mask[row, kind].numpy() > 0
+                    counts[kind] += [(truth & found).sum(), found.sum(), truth.sum()]
+                right.append(bool(output.changed[row] > 0) == sample.changed)
+                words = self._words(sample) > 0
+                said = output.words[row].numpy() > -0.85  # probability 0.3
+                word_counts += [(words & said).sum(), said.sum(), words.sum()]
+        set_training(self.encoder, True)
+        f1 = 2 * counts[:, 0] / np.maximum(counts[:, 1] + counts[:, 2], 1)
+        numbers = {
+            "f1_building": float(f1[0]),
+            "f1_cropland": float(f1[1]),
+            "changed_accuracy": float(np.mean(right)),
+            "f1_words": float(2 * word_counts[0] / max(word_counts[1] + word_counts[2], 1)),
+        }
+        return {**numbers, "score": float(np.mean(list(numbers.values())))}
+
+    def save(self, folder: Path, numbers: Mapping[str, float]) -> None:
+        """Write the encoder alone."""
+        save_checkpoint(
+            folder,
+            family="encoder",
+            config={"encoder": to_mapping(self.encoder.config)},
+            tensors={k: v.contiguous() for k, v in self.encoder.state_dict().items()},
+            extras={"validation": dict(numbers)},
+        )
+
+
+def _kind(sample: CaptionSample, masks: Mapping[str, str]) -> int:
+    if sample.source in masks:
+        return KINDS[masks[sample.source]]
+    return KINDS["cropland" if "clcd" in sample.source else "building"]
+
+
+def _is_fine(sample: CaptionSample) -> bool:
+    return sample.source in ("clcd", "levir-half")
+
+
+def _layers(store: PictureStore, index: int) -> dict[str, NDArray[np.uint8]]:
+    unknown = np.full((store.size, store.size), UNKNOWN, np.uint8)
+    return {
+        "before": store.before[index],
+        "after": store.after[index],
+        "mask": unknown if store.mask is None else store.mask[index],
+        "classes_before": unknown if store.classes_before is None else store.classes_before[index],
+        "classes_after": unknown if store.classes_after is None else store.classes_after[index],
+    }
+
+
+def _load_cover(root: str | None) -> list[CoverPicture]:
+    if root is None:
+        return []
+    return [*load_dubai(Path(root) / "dubai"), *load_loveda(Path(root) / "loveda")]
+
+
+def _stack(items: list[dict[str, Any]], key: str) -> Tensor:
+    return torch.from_numpy(np.stack([item[key] for item in items]))

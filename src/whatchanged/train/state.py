@@ -1,0 +1,113 @@
+"""The saved state of a run: weights, optimiser and place, so that it resumes exactly.
+
+Everything random in a step is drawn from a seed made of (run seed, epoch, step, process), so
+no generator state has to be kept: a resumed step draws what the uninterrupted one drew.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from whatchanged.errors import CheckpointError
+from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+FAMILY = "training-state"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: the next step to take, and the best validation so far."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+
+
+def seed_step(seed: int, epoch: int, step: int, process: int = 0) -> None:
+    """Seed the generators that layers such as dropout draw from, for one step."""
+    torch.manual_seed(_mixed(seed, epoch, step, process, 0))
+
+
+def step_generator(seed: int, epoch: int, step: int, process: int = 0) -> torch.Generator:
+    """Return the generator that everything drawn for one step's data comes from."""
+    return torch.Generator().manual_seed(_mixed(seed, epoch, step, process, 1))
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def save_state(
+    folder: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, config: dict[str, Any]
+) -> Path:
+    """Write a state folder named by its step, atomically, and drop all but the last two."""
+    tensors = {f"model.{k}": v.detach().contiguous() for k, v in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().contiguous()
+    target = folder / f"state-{progress.global_step:08d}"
+    save_checkpoint(
+        target, family=FAMILY, config=config, tensors=tensors, extras={"progress": vars(progress)}
+    )
+    for old in sorted(folder.glob("state-????????"))[:-KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_state(
+    folder: Path, model: nn.Module, optimiser: Optimizer, config: dict[str, Any]
+) -> Progress | None:
+    """Restore the newest state that is whole; a damaged one is named and the previous used.
+
+    Raises:
+        CheckpointError: The state belongs to a run with another configuration.
+    """
+    for target in sorted(folder.glob("state-????????"), reverse=True):
+        try:
+            saved = load_checkpoint(target)
+        except CheckpointError as error:
+            log.warning("saved state %s is damaged and skipped: %s", target.name, error.message)
+            continue
+        if saved.family != FAMILY or _identity(saved.config) != _identity(config):
+            raise CheckpointError(
+                f"{target} belongs to a run with another configuration",
+                hint="use another out folder, or resume=false to start over",
+            )
+        _restore(model, optimiser, saved.tensors)
+        return Progress(**saved.extras["progress"])
+    return None
+
+
+# What may differ between a run and the run that goes on with it.
+_FREE = ("out", "resume", "max_steps", "save_minutes")
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _FREE}
+
+
+def _restore(model: nn.Module, optimiser: Optimizer, tensors: Any) -> None:
+    model.load_state_dict(
+        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    )
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            states.setdefault(int(index), {})[key] = value
+    current = optimiser.state_dict()
+    optimiser.load_state_dict({"state": states, "param_groups": current["param_groups"]})
