@@ -75,6 +75,18 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     return result
 
 
+def apply_mapping(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested plain values over others; what is not named above stays."""
+    result = dict(values)
+    for key, value in above.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = apply_mapping(below, value)
+        else:
+            result[key] = value
+    return result
+
+
 def _scalar(text: str) -> Any:
     value = yaml.safe_load(text)
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text; people mean a number

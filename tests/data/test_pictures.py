@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -104,6 +104,7 @@ def test_classes_are_reduced_by_majority() -> None:
     ),
     st.integers(1, 30),
 )
+@settings(max_examples=20)
 def test_resized_classes_are_classes_of_the_map(classes: Array, size: int) -> None:
     resized = resize_classes(classes, size)
     assert resized.shape == (size, size)

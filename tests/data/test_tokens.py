@@ -150,7 +150,7 @@ def test_json_round_trip(words: set[str]) -> None:
     ],
 )
 def test_damaged_vocabularies_are_refused_by_name(text: str, reason: str) -> None:
-    with pytest.raises(DatasetError, match="vocab.json") as caught:
+    with pytest.raises(DatasetError, match=r"vocab\.json") as caught:
         Vocabulary.from_json(text, source="vocab.json")
     assert reason in caught.value.message
 

@@ -128,7 +128,14 @@ def _photometric(pixels: Tensor, strength: float, generator: torch.Generator) ->
     sigma = 0.4 + 0.8 * torch.rand(n, generator=generator)
     if len(for_blur):
         pixels[for_blur] = _blur(pixels[for_blur], sigma[for_blur])
-    pixels = _tone(_recolour(pixels, strength, generator), strength, generator)
+    contrast, matrix, offset = _colours(n, strength, generator)
+    bend = 0.25 * torch.randn(n, generator=generator).clamp_(-2, 2) * strength
+    for index, a in enumerate(bend.clamp(-0.9, 0.9).tolist()):  # one picture fits the cache
+        flat = pixels[index].flatten(1)  # [3, HW]
+        pivot = (1 - contrast[index]) * flat.mean(1, keepdim=True)
+        shift = offset[index] + matrix[index] @ pivot
+        flat = torch.addmm(shift, contrast[index] * matrix[index], flat)
+        pixels[index] = _tone(flat.clamp_(0, 255), a).view_as(pixels[index])
     _add_noise(pixels, for_noise, strength, generator)
     pixels.clamp_(0, 255)
     quality = torch.randint(35, 91, (n,), generator=generator)
@@ -146,13 +153,15 @@ def _chosen(
     return [row.nonzero().flatten() for row in draws < limits]
 
 
-def _recolour(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Map colours affinely, one map per picture: y = M x + b.
+def _colours(n: int, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw an affine map of colours per picture: y = M (mean + c (x - mean)) + b.
 
-    M = (1 - h) diag(gain) R S c: contrast c about the picture's mean, saturation S, hue R
-    (a rotation about the grey axis), gain per channel (colour cast), haze h towards white.
+    M = (1 - h) diag(gain) R S: saturation S, hue R (a rotation about the grey axis), gain per
+    channel (colour cast), haze h; b holds brightness and the haze's light.
+
+    Returns:
+        Contrast c [N, 1, 1], M [N, 3, 3] and b [N, 3, 1].
     """
-    n = len(pixels)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(n, *shape, generator=generator).clamp_(-2, 2) * strength
@@ -166,12 +175,8 @@ def _recolour(pixels: Tensor, strength: float, generator: torch.Generator) -> Te
     green = (cast[:, 0] < 0.15 * strength) * cast[:, 1] * strength
     gain[:, :, 0] *= torch.stack([1 - 0.2 * green, 1 + 0.25 * green, 1 - 0.2 * green], 1)
     haze, veil = _haze(n, strength, generator)
-    matrix = (1 - haze) * gain * (_hue(math.radians(7) * normal(1, 1)) @ colour)  # [N, 3, 3]
-
-    mean = pixels.mean((2, 3)).unsqueeze(-1)  # [N, 3, 1]
-    offset = matrix @ (mean * (1 - contrast)) + brightness + haze * veil
-    flat = torch.baddbmm(offset, matrix * contrast, pixels.flatten(2))  # [N, 3, HW]
-    return flat.view_as(pixels)
+    matrix = (1 - haze) * gain * (_hue(math.radians(7) * normal(1, 1)) @ colour)
+    return contrast, matrix, brightness + haze * veil
 
 
 def _haze(n: int, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -190,15 +195,12 @@ def _hue(angle: Tensor) -> Tensor:
     return cos * torch.eye(3) + (1 - cos) * _GREY + sin * cross
 
 
-def _tone(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Bend the tone curve by x + a x (1 - x) on [0, 1], monotone while -1 < a < 1.
+def _tone(pixels: Tensor, a: float) -> Tensor:
+    """Bend the tone curve in place by x + a x (1 - x), x in [0, 1]; monotone for -1 < a < 1.
 
     It does what gamma does (lifts or sinks the middle, keeps black and white) at a fraction
     of a power's cost.
     """
-    a = 0.25 * torch.randn(len(pixels), 1, 1, 1, generator=generator).clamp_(-2, 2) * strength
-    a = a.clamp(-0.9, 0.9)
-    pixels.clamp_(0, 255)
     return pixels.mul_((pixels * (-a / 255)).add_(1 + a))
 
 

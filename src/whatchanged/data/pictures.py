@@ -294,7 +294,7 @@ def _open_cache(folder: Path, n: int, size: int) -> dict[str, Array]:
     try:
         names = json.loads((folder / "layers.json").read_text(encoding="utf-8"))
         layers = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DatasetError(f"picture cache {folder} is damaged: {error}", hint=hint) from error
     for name, layer in layers.items():
         if layer.shape != _shape(name, n, size) or layer.dtype != np.uint8:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,9 +176,7 @@ def _finish(
     )
 
 
-def _photo(
-    rng: np.random.Generator, canvas: Canvas, raster: Raster, weave: Weave
-) -> BytePicture:
+def _photo(rng: np.random.Generator, canvas: Canvas, raster: Raster, weave: Weave) -> BytePicture:
     """Photograph a drawn plan on one day, [size, size, 3] uint8."""
     photo = draw_photo(rng)
     light = photograph(raster, canvas, weave, photo.light, photo.season, rng)
@@ -219,7 +217,14 @@ def encode_geotiff(picture: BytePicture, grid: Grid) -> bytes:
         return bytes(memory.read())
 
 
-def write_scenes(out: Path, *, n: int, size: int = 256, seed: int = 0) -> list[Path]:
+def write_scenes(
+    out: Path,
+    *,
+    n: int,
+    size: int = 256,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
     """Write scenes as a data set in the layout of LEVIR-CC.
 
     ``captions.json``, ``images/<split>/{A,B}/*.tif`` (GeoTIFF), ``label/<split>/*.png`` (mask)
@@ -233,6 +238,7 @@ def write_scenes(out: Path, *, n: int, size: int = 256, seed: int = 0) -> list[P
         n: Number of scenes, at least 1.
         size: Side of the pictures in pixels.
         seed: Seed of the first scene; the others follow it.
+        progress: Called after each scene with the number done and ``n``.
 
     Returns:
         All files written, ``captions.json`` last.
@@ -253,6 +259,8 @@ def write_scenes(out: Path, *, n: int, size: int = 256, seed: int = 0) -> list[P
         split, name = _split(number, n), f"scene_{seed + number:06d}"
         written.extend(_write_scene(out, split, name, scene))
         images.append(_entry(number, split, name, scene))
+        if progress is not None:
+            progress(number + 1, n)
     content = {"images": images, "dataset": "whatchanged-synthetic"}
     written.append(_replace(listing, json.dumps(content, indent=1).encode()))
     return written

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from whatchanged.data.synthetic_land import grown_trees, scattered, shown, tint
 from whatchanged.data.synthetic_paint import HALL_ROOFS, HOUSE_ROOFS, VILLAGE_ROOFS, Rgb
-from whatchanged.data.synthetic_roads import Local, car, car_park
 from whatchanged.data.synthetic_plan import (
     NO_TREES,
     Area,
@@ -20,8 +20,8 @@ from whatchanged.data.synthetic_plan import (
     Points,
     inside,
     ribbon,
-    rotation,
 )
+from whatchanged.data.synthetic_roads import Local, car, car_park
 
 
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ def _running_track(local: Local, size: tuple[float, float]) -> tuple[Area, ...]:
     v = 0.5 * size[1] - lane - 2.0
     for u0, u1, v0, v1 in ((-half, half, -v, v), (-half, 0.0, -v, v)):
         corners = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1], [u0, v0]])
-        for start, end in zip(corners[:-1], corners[1:], strict=True):
+        for start, end in pairwise(corners):
             areas.append(Area("line", ribbon(local.points(np.stack([start, end])), 0.4)))
     return tuple(areas)
 
@@ -356,7 +356,7 @@ def _court(local: Local, surface: str) -> list[Area]:
         Area(surface, local.box(2.5, 14.5, 3.0, 25.0)),
     ]
     corners = np.array([[2.5, 3.0], [14.5, 3.0], [14.5, 25.0], [2.5, 25.0], [2.5, 3.0]])
-    sides = list(zip(corners[:-1], corners[1:], strict=True))
+    sides = list(pairwise(corners))
     sides.append((np.array([2.5, 14.0]), np.array([14.5, 14.0])))
     for start, end in sides:
         areas.append(Area("line", ribbon(local.points(np.stack([start, end])), 0.35)))

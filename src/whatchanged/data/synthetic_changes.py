@@ -24,9 +24,26 @@ from whatchanged.data.synthetic_built import (
     sheds,
     sports_ground,
 )
-from whatchanged.data.synthetic_land import VACANT, bare_ground, bare_material, forest, pond, shown, tint
-from whatchanged.data.synthetic_plan import Area, Block, Frame, Furniture, Points, blob, grow, ribbon
-from whatchanged.data.synthetic_roads import road, road_width
+from whatchanged.data.synthetic_land import (
+    VACANT,
+    bare_ground,
+    bare_material,
+    forest,
+    pond,
+    shown,
+    tint,
+)
+from whatchanged.data.synthetic_plan import (
+    Area,
+    Block,
+    Frame,
+    Furniture,
+    Points,
+    blob,
+    grow,
+    ribbon,
+)
+from whatchanged.data.synthetic_roads import lengthened, road, road_width
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Facts:
         colour: Colour of the roofs, or empty.
         beside: True if older houses stand next to the new ones.
         rural: True in villages, whose houses have no driveways.
+        whole: False if only a part of the piece of land changed.
     """
 
     kind: str
@@ -50,6 +68,7 @@ class Facts:
     colour: str = ""
     beside: bool = False
     rural: bool = False
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,14 +139,20 @@ def street(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) ->
         plot
         for side, front in sides
         for plot in plots(frame, side, front, rng, style, lawn=use != "meadow")
-        if plot.seen or not frame.visible(*_centre(side), -30.0) or rng.random() < 0.9
+        if plot.seen
     ]
-    n = sum(plot.seen for plot in homes)
+    n = len(homes)
     if n < 2:
         return None
     built = settle(land.without_trees_in([ribbon(line, 2.0 * half)]), homes)
     facts = Facts("street", use, n=n, rural=rural)
-    return Change(land, built + Furniture(road(line, kind, rng)), facts)
+    return Change(land, built + _paved(line, kind, rng), facts)
+
+
+def _paved(line: Points, kind: str, rng: np.random.Generator) -> Furniture:
+    """A road that runs on over the edge of its block into the roads around."""
+    new = road(lengthened(line, 4.0), kind, rng)
+    return Furniture(new.sides + new.surface)
 
 
 def _centre(block: Block) -> tuple[float, float]:
@@ -154,7 +179,10 @@ def _new_street(
 def building(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """A large building with a car park."""
     land, use = _land(frame, block, rng, ("meadow", "crops", "woods", "scrub", "bare"))
-    built, yard, colour = premises(frame, shown(frame, block), rng)
+    part = shown(frame, block)
+    if min(part.size) < 32.0:
+        return None
+    built, yard, colour = premises(frame, part, rng)
     facts = Facts("building", use, colour=colour, rural=rural)
     return Change(land, land.without_trees_in([yard], 1.0) + built, facts)
 
@@ -165,8 +193,15 @@ def farm_sheds(frame: Frame, block: Block, rng: np.random.Generator, rural: bool
     part = shown(frame, block)
     n = int(min(rng.integers(2, 7), max(2, part.size[1] // 9)))
     built, colour = sheds(frame, part, rng, n)
+    n = sum(_seen(frame, shed.centre) for shed in built.buildings)
+    if n < 2:
+        return None
     cleared = land.without_trees_in([built.areas[0].outline], 1.0)
     return Change(land, cleared + built, Facts("sheds", use, n=n, colour=colour, rural=rural))
+
+
+def _seen(frame: Frame, centre: tuple[float, float]) -> bool:
+    return all(2.0 <= at <= frame.extent - 2.0 for at in centre)
 
 
 def demolition(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
@@ -174,27 +209,26 @@ def demolition(frame: Frame, block: Block, rng: np.random.Generator, rural: bool
     target = str(rng.choice(["bare", "bare", "meadow"]))
     land, _ = _land(frame, block, rng, ("meadow", "scrub"))
     soil = bare_material(rng)
-    if rng.random() < 0.3:
-        built, yard, _ = premises(frame, shown(frame, block), rng)
+    part = shown(frame, block)
+    if rng.random() < 0.3 and min(part.size) > 32.0:
+        built, yard, _ = premises(frame, part, rng)
         around = land.without_trees_in([yard], 1.0)
         cleared = around + _ground(frame, grow(yard, 1.0), rng, target, soil)
         return Change(around + built, cleared, Facts("demolition", "building", target))
     style = draw_style(rng, rural)
-    homes = [
-        plot
-        for front in fronts_of(block, style)
-        for plot in plots(frame, block, front, rng, style)
-    ]
-    if not any(plot.seen for plot in homes):
+    rows = [plots(frame, block, front, rng, style) for front in fronts_of(block, style)]
+    rows = [row for row in rows if any(plot.seen for plot in row)]
+    if not rows:
         return None
-    gone, old = _run(rng, homes)
+    gone, old = _run(rng, rows[0])
+    old = old + [plot for row in rows[1:] for plot in row]
     standing = settle(land, old)
     cleared = standing.without_trees_in([plot.outline for plot in gone])
     for plot in gone:
         cleared = cleared + _ground(frame, plot.outline, rng, target, soil)
     beside = any(plot.seen for plot in old)
     facts = Facts("demolition", "houses", target, n=len(gone), beside=beside, rural=rural)
-    return Change(settle(land, homes), cleared, facts)
+    return Change(settle(standing, gone), cleared, facts)
 
 
 def _ground(
@@ -206,12 +240,15 @@ def _ground(
     return Furniture((Area("meadow", outline, tint(rng)),))
 
 
-def _patch(frame: Frame, block: Block, rng: np.random.Generator) -> Points:
-    """Outline of a good part of what is seen of a block: all, one end of it, or a blob."""
+def _patch(frame: Frame, block: Block, rng: np.random.Generator) -> tuple[Points, bool]:
+    """Outline of a good part of what is seen of a block, and whether it is all of it.
+
+    The part is the whole, one end, or a blob in the middle.
+    """
     part = shown(frame, block)
     choice = rng.random()
     if choice < 0.35:
-        return block.outline(frame, 1.0)
+        return block.outline(frame, 1.0), True
     if choice < 0.75:
         share = float(rng.uniform(0.35, 0.7))
         near = bool(rng.random() < 0.5)
@@ -223,30 +260,32 @@ def _patch(frame: Frame, block: Block, rng: np.random.Generator) -> Points:
             cut = part.t0 + share * part.size[1]
             bounds = (block.s0, block.s1, block.t0, cut)
             bounds = bounds if near else (block.s0, block.s1, cut, block.t1)
-        return block.clip(*bounds).outline(frame, 1.0)
+        return block.clip(*bounds).outline(frame, 1.0), False
     centre = np.array(frame.at(*_centre(part)))
     radii = (
         max(float(rng.uniform(0.28, 0.46)) * part.size[0], 6.0),
         max(float(rng.uniform(0.28, 0.46)) * part.size[1], 6.0),
     )
-    return blob(rng, centre, (min(radii[0], 40.0), min(radii[1], 40.0)), 0.12)
+    return blob(rng, centre, (min(radii[0], 40.0), min(radii[1], 40.0)), 0.12), False
 
 
 def clearing(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """Woods are felled; bare ground or grass remains."""
     land, use = _land(frame, block, rng, ("woods",))
-    outline = _patch(frame, block, rng)
+    outline, whole = _patch(frame, block, rng)
     target = str(rng.choice(["bare", "bare", "bare", "meadow"]))
-    after = land.without_trees_in([outline]) + _ground(frame, outline, rng, target, bare_material(rng))
-    return Change(land, after, Facts("clearing", use, target, rural=rural))
+    after = land.without_trees_in([outline]) + _ground(
+        frame, outline, rng, target, bare_material(rng)
+    )
+    return Change(land, after, Facts("clearing", use, target, rural=rural, whole=whole))
 
 
 def bareland(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """Fields or grassland are stripped down to bare ground."""
     land, use = _land(frame, block, rng, ("crops", "crops", "meadow", "scrub"))
-    outline = _patch(frame, block, rng)
+    outline, whole = _patch(frame, block, rng)
     after = land.without_trees_in([outline]) + bare_ground(frame, outline, rng, bare_material(rng))
-    return Change(land, after, Facts("bareland", use, "bare", rural=rural))
+    return Change(land, after, Facts("bareland", use, "bare", rural=rural, whole=whole))
 
 
 def _route(frame: Frame, block: Block, rng: np.random.Generator) -> Points:
@@ -269,7 +308,7 @@ def new_road(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) 
     kind = str(rng.choice(["lane", "lane", "highway"] if rural else ["street", "lane", "highway"]))
     line = _route(frame, block, rng)
     cleared = land.without_trees_in([ribbon(line, road_width(kind) + 2.0)])
-    after = cleared + Furniture(road(line, kind, rng))
+    after = cleared + _paved(line, kind, rng)
     return Change(land, after, Facts("road", use, kind, rural=rural))
 
 
@@ -278,8 +317,8 @@ def paving(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) ->
     land, use = _land(frame, block, rng, ("crops", "woods", "meadow", "scrub"))
     line = _route(frame, block, rng)
     open_land = land.without_trees_in([ribbon(line, road_width("lane") + 2.0)])
-    before = open_land + Furniture(road(line, "dirt", rng))
-    after = open_land + Furniture(road(line, "lane", rng))
+    before = open_land + _paved(line, "dirt", rng)
+    after = open_land + _paved(line, "lane", rng)
     return Change(before, after, Facts("paving", use, "lane", rural=rural))
 
 
@@ -311,7 +350,10 @@ def filled_pond(frame: Frame, block: Block, rng: np.random.Generator, rural: boo
 def playground(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """A sports ground is laid out."""
     land, use = _land(frame, block, rng, ("meadow", "bare", "crops", "woods", "scrub"))
-    built, track = sports_ground(frame, shown(frame, block), rng)
+    part = shown(frame, block)
+    if part.size[0] < 14.0 or part.size[1] < 20.0:
+        return None
+    built, track = sports_ground(frame, part, rng)
     cleared = land.without_trees_in([area.outline for area in built.areas], 1.5)
     facts = Facts("playground", use, "track" if track else "courts", rural=rural)
     return Change(land, cleared + built, facts)
@@ -320,21 +362,21 @@ def playground(frame: Frame, block: Block, rng: np.random.Generator, rural: bool
 def planting(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """Trees grow where grass or bare ground was."""
     land, use = _land(frame, block, rng, ("meadow", "bare"))
-    outline = _patch(frame, block, rng)
+    outline, whole = _patch(frame, block, rng)
     spacing = max(float(rng.uniform(5.0, 6.5)), frame.extent / 110.0)
     trees = forest(frame, outline, rng, spacing=spacing, radii=(0.4 * spacing, 0.6 * spacing))
     if len(trees) < 12:
         return None
     after = land.without_trees_in([outline]) + Furniture(trees=trees)
-    return Change(land, after, Facts("planting", use, "woods", rural=rural))
+    return Change(land, after, Facts("planting", use, "woods", rural=rural, whole=whole))
 
 
 def greening(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) -> Change | None:
     """Bare ground becomes grass."""
     land, use = _land(frame, block, rng, ("bare",))
-    outline = _patch(frame, block, rng)
+    outline, whole = _patch(frame, block, rng)
     after = land + Furniture((Area("meadow", outline, tint(rng)),))
-    return Change(land, after, Facts("greening", use, "meadow", rural=rural))
+    return Change(land, after, Facts("greening", use, "meadow", rural=rural, whole=whole))
 
 
 KINDS: dict[str, Make] = {

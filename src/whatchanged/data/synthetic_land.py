@@ -101,8 +101,25 @@ def scattered(frame: Frame, outline: Points, rng: np.random.Generator, per_hecta
 def meadow(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
     """Grassland with a few trees."""
     outline = block.outline(frame)
-    area = Area("meadow", outline, tint(rng))
-    return Furniture((area,), trees=scattered(frame, outline, rng, rng.uniform(1.0, 14.0)))
+    areas = (Area("meadow", outline, tint(rng)), *_footpath(frame, block, rng, 0.4))
+    trees = scattered(frame, outline, rng, rng.uniform(1.0, 18.0))
+    bushes = forest(frame, outline, rng, spacing=9.0, radii=(0.5, 1.2), density=0.12)
+    return Furniture(areas, trees=trees) + Furniture(trees=bushes)
+
+
+def _footpath(
+    frame: Frame, block: Block, rng: np.random.Generator, chance: float
+) -> tuple[Area, ...]:
+    """A winding trodden path across a block, drawn with the given probability."""
+    if rng.random() > chance:
+        return ()
+    part = shown(frame, block)
+    low, span = np.array([part.s0, part.t0]), np.array(part.size)
+    path = frame.place(_smooth(low + rng.random((4, 2)) * span))
+    path = path[inside(path, block.outline(frame, 2.0))]
+    if len(path) < 6:
+        return ()
+    return (Area("dirt", ribbon(path, float(rng.uniform(0.8, 1.6))), tint(rng)),)
 
 
 def scrub(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
@@ -110,8 +127,8 @@ def scrub(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
     outline = block.outline(frame)
     trees = scattered(frame, outline, rng, rng.uniform(60.0, 110.0))
     bushes = forest(frame, outline, rng, spacing=6.0, radii=(0.6, 1.6), density=0.3)
-    area = Area("scrub", outline, tint(rng))
-    return Furniture((area,), trees=trees) + Furniture(trees=bushes)
+    areas = (Area("scrub", outline, tint(rng)), *_footpath(frame, block, rng, 0.5))
+    return Furniture(areas, trees=trees) + Furniture(trees=bushes)
 
 
 def woods(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
@@ -119,7 +136,8 @@ def woods(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
     outline = block.outline(frame, 1.0)
     spacing = max(rng.uniform(4.4, 5.4), frame.extent / 120.0)
     radii = (0.5 * spacing, 0.86 * spacing)
-    trees = forest(frame, outline, rng, spacing=spacing, radii=radii, density=0.96)
+    density = float(rng.uniform(0.86, 0.99))
+    trees = forest(frame, outline, rng, spacing=spacing, radii=radii, density=density)
     base = Area("meadow", block.outline(frame), tint(rng))
     return Furniture((base, Area("floor", outline, tint(rng))), trees=trees)
 
@@ -181,7 +199,7 @@ def crops(frame: Frame, block: Block, rng: np.random.Generator) -> Furniture:
     """Farmland: the block cut into strips, each with its own crop and plough lines."""
     lengthwise = bool(rng.random() < 0.5)
     low, high = (block.s0, block.s1) if lengthwise else (block.t0, block.t1)
-    base = rng.uniform(16.0, 48.0)
+    base = rng.uniform(13.0, 42.0)
     areas: list[Area] = [Area("verge", block.outline(frame), tint(rng))]
     start = low
     while start < high - 3.0:

@@ -18,7 +18,7 @@ from whatchanged.data.synthetic_land import (
     shown,
 )
 from whatchanged.data.synthetic_plan import Area, Block, Frame, Furniture, Points
-from whatchanged.data.synthetic_roads import car, road, road_width
+from whatchanged.data.synthetic_roads import Road, car, road, road_width
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def lay_out(rng: np.random.Generator, extent: float, kinds: Sequence[str]) -> La
         float(rng.uniform(-np.pi / 2.0, np.pi / 2.0)),
         float(rng.normal(0.0, 0.0028)) * min(1.0, 128.0 / extent),
     )
-    roads, blocks = _network(rng, frame, setting)
+    roads, trees, blocks = _network(rng, frame, setting)
     order = sorted(blocks, key=lambda block: -_seen_area(frame, block))
     if len(order) < len(kinds):
         return None
-    base = Furniture((Area("meadow", _everything(extent)),))
+    base = Furniture((Area("meadow", _everything(extent)), *roads.sides))
     before = after = base
     sites: list[Site] = []
     for number, block in enumerate(order):
@@ -104,7 +104,8 @@ def lay_out(rng: np.random.Generator, extent: float, kinds: Sequence[str]) -> La
         elif _seen_area(frame, block) > 0.0:
             furniture = _furnish(rng, frame, block, setting)
             before, after = before + furniture, after + furniture
-    return Layout(before + roads, after + roads, tuple(sites))
+    surface = Furniture(roads.surface) + trees
+    return Layout(before + surface, after + surface, tuple(sites))
 
 
 def _everything(extent: float) -> Points:
@@ -134,8 +135,8 @@ def _positions(
 
 def _network(
     rng: np.random.Generator, frame: Frame, setting: Setting
-) -> tuple[Furniture, list[Block]]:
-    """Draw the roads and return them with the blocks between them."""
+) -> tuple[Road, Furniture, list[Block]]:
+    """Return all roads as one, the trees along them and the blocks between them."""
     reach = 0.72 * frame.extent + 10.0
     offset = 0.3 * frame.extent
     main = float(rng.uniform(-offset, offset))
@@ -145,12 +146,18 @@ def _network(
         columns = _positions(rng, reach, float(rng.uniform(-offset, offset)), (110, 180), 0.8)
     row_kinds = [setting.main if at == main else setting.side for at in rows]
     column_kinds = [setting.side] * len(columns)
-    areas: list[Area] = []
-    for at, kind in zip(columns, column_kinds, strict=True):
-        areas.extend(road(frame.line((at, -reach), (at, reach)), kind, rng))
-    for at, kind in zip(rows, row_kinds, strict=True):
-        areas.extend(road(frame.line((-reach, at), (reach, at)), kind, rng))
-    areas.extend(_crossings(frame, rows, row_kinds, columns, column_kinds))
+    drawn = [
+        road(frame.line((at, -reach), (at, reach)), kind, rng)
+        for at, kind in zip(columns, column_kinds, strict=True)
+    ]
+    drawn += [
+        road(frame.line((-reach, at), (reach, at)), kind, rng)
+        for at, kind in zip(rows, row_kinds, strict=True)
+    ]
+    whole = Road(
+        tuple(area for one in drawn for area in one.sides),
+        tuple(area for one in drawn for area in one.surface),
+    )
     blocks = [
         Block(s0, s1, t0, t1, frozenset(s_fronts | t_fronts))
         for s0, s1, s_fronts in _intervals(columns, column_kinds, reach, "s")
@@ -158,7 +165,7 @@ def _network(
         if s1 - s0 > 12.0 and t1 - t0 > 12.0
     ]
     trees = _avenue(rng, frame, rows, row_kinds, reach)
-    return Furniture(tuple(areas)) + trees, blocks
+    return whole, trees, blocks
 
 
 def _intervals(
@@ -175,35 +182,19 @@ def _intervals(
     return found
 
 
-def _crossings(
-    frame: Frame,
-    rows: list[float],
-    row_kinds: list[str],
-    columns: list[float],
-    column_kinds: list[str],
-) -> list[Area]:
-    """Plain surface where two roads meet, so that no kerb runs across the junction."""
-    found = []
-    for t, row in zip(rows, row_kinds, strict=True):
-        for s, column in zip(columns, column_kinds, strict=True):
-            if row == "street" and column == "street":
-                found.append(Area("asphalt", frame.quad(s - 4.3, s + 4.3, t - 8.0, t + 8.0)))
-    return found
-
-
 def _avenue(
     rng: np.random.Generator, frame: Frame, rows: list[float], kinds: list[str], reach: float
 ) -> Furniture:
     """Trees along some of the roads."""
     points: list[Points] = []
     for at, kind in zip(rows, kinds, strict=True):
-        if rng.random() > 0.35:
+        if rng.random() > 0.3:
             continue
-        step = float(rng.uniform(9.0, 16.0))
+        step = float(rng.uniform(10.0, 22.0))
         for side in (-1.0, 1.0):
             s = np.arange(-reach, reach, step)
             s = s + rng.normal(0.0, 1.0, s.shape)
-            s = s[rng.random(len(s)) < 0.7]
+            s = s[rng.random(len(s)) < rng.uniform(0.25, 0.8)]
             t = np.full_like(s, at + side * (road_width(kind) / 2.0 + 0.3))
             points.append(frame.place(np.stack([s, t], axis=1)))
     if not points:
@@ -211,9 +202,7 @@ def _avenue(
     return Furniture(trees=grown_trees(rng, np.concatenate(points), (1.3, 2.7)))
 
 
-def _furnish(
-    rng: np.random.Generator, frame: Frame, block: Block, setting: Setting
-) -> Furniture:
+def _furnish(rng: np.random.Generator, frame: Frame, block: Block, setting: Setting) -> Furniture:
     """Furnish a block that stays as it is."""
     names = list(setting.uses)
     weights = np.array([setting.uses[name] for name in names])
@@ -258,5 +247,3 @@ def traffic(rng: np.random.Generator, plan: Furniture, extent: float) -> Furnitu
             angle = float(np.arctan2(*(ahead - here)[::-1]))
             cars.append(car(rng, (float(here[0]), float(here[1])), angle))
     return Furniture(kept + tuple(cars), plan.buildings, plan.trees)
-
-

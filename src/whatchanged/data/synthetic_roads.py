@@ -75,26 +75,43 @@ def road_width(kind: str) -> float:
     return width + (3.6 if pavement else 5.0 if kind == "highway" else 1.6)
 
 
-def road(line: Points, kind: str, rng: np.random.Generator) -> tuple[Area, ...]:
+@dataclass(frozen=True)
+class Road:
+    """Areas of one road: what lies beside it, drawn before all surfaces, and its surface."""
+
+    sides: tuple[Area, ...]
+    surface: tuple[Area, ...]
+
+
+def road(line: Points, kind: str, rng: np.random.Generator) -> Road:
     """One road along a polyline [N, 2]: verge or pavement, surface, markings.
 
     ``kind`` is ``street``, ``lane``, ``highway`` or ``dirt``.
     """
-    width, surface, pavement = _ROADS[kind]
-    shade = tint(rng, 0.05)
-    areas = [Area("verge", ribbon(line, road_width(kind)), tint(rng, 0.04))]
+    width, material, pavement = _ROADS[kind]
+    sides = [Area("verge", ribbon(line, road_width(kind)), tint(rng, 0.04))]
     if pavement:
-        areas.append(Area("pavement", ribbon(line, width + 3.2), tint(rng, 0.03)))
-        areas.append(Area("tarmac", ribbon(line, width + 0.5), (1.12, 1.12, 1.12)))
-    areas.append(Area(surface, ribbon(line, width), shade))
+        sides.append(Area("pavement", ribbon(line, width + 3.2), tint(rng, 0.03)))
+        sides.append(Area("kerb", ribbon(line, width + 0.5)))
+    shade = tint(rng, 0.05)
+    surface = [Area(material, ribbon(line, width), shade)]
     if kind == "dirt":
-        areas.append(Area("verge", ribbon(line, 0.7), shade))
+        surface.append(Area("verge", ribbon(line, 0.7), shade))
     if kind == "highway":
         for offset in (-width / 2 + 0.9, width / 2 - 0.9):
-            areas.append(Area("marking", ribbon(_beside(line, offset), 0.3)))
-        areas.append(Area("yellow", ribbon(line, 0.35)))
-        areas.extend(_dashes(_beside(line, width / 4)) + _dashes(_beside(line, -width / 4)))
-    return tuple(areas)
+            surface.append(Area("marking", ribbon(_beside(line, offset), 0.3)))
+        surface.append(Area("yellow", ribbon(line, 0.35)))
+        for offset in (-width / 4, width / 4):
+            surface.extend(_dashes(_beside(line, offset)))
+    return Road(tuple(sides), tuple(surface))
+
+
+def lengthened(line: Points, metres: float) -> Points:
+    """Continue a polyline [N, 2] straight on at both ends, so that it meets other roads."""
+    first, last = line[0] - line[1], line[-1] - line[-2]
+    first = line[0] + first / np.linalg.norm(first) * metres
+    last = line[-1] + last / np.linalg.norm(last) * metres
+    return np.concatenate([first[None], line, last[None]])
 
 
 def _beside(line: Points, offset: float) -> Points:

@@ -25,8 +25,8 @@ N_CAPTIONS = 5
 _LAND: dict[str, tuple[str, ...]] = {
     "meadow": ("grassland", "grass"),
     "crops": ("farmland", "cropland"),
-    "woods": ("woods", "trees"),
-    "scrub": ("grassland", "vegetation"),
+    "woods": ("woods",),
+    "scrub": ("grassland",),
     "bare": ("bareland",),
 }
 _COUNTS = ("no", "a", "two", "three", "four", "five", "six")
@@ -44,17 +44,16 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     "street": (
         "{thing} {is} built on both sides of a new road {pos}",
         "a road with houses on both sides is built on the {land} {pos}",
-        "the {land} {pos} {turned} into a road and {thing}",
+        "{area} {pos} {turned} into a road and {thing}",
         "a new road and {thing} replace the {land} {pos}",
         "{thing} {appear} along a new road",
-        "a residential area with a new road appears {pos}",
     ),
     "building": (
         "a large building with a parking lot is built {pos}",
         "a large building is built on the {land} {pos}",
         "a large building with a {colour} roof appears {pos}",
         "a parking lot and a large building replace the {land}",
-        "part of the {land} {pos} {turned} into a building and a parking lot",
+        "part of the {land} {pos} has turned into a building and a parking lot",
         "a large {colour} building has been constructed {pos}",
     ),
     "sheds": (
@@ -62,7 +61,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "{thing} with {colour} roofs {appear} {pos}",
         "{thing} {appear} side by side on the {land}",
         "a row of long sheds is built {pos}",
-        "part of the {land} {pos} {turned} into {thing}",
+        "part of the {land} {pos} has turned into {thing}",
         "{thing} {replace} part of the {land}",
     ),
     "demolition/houses": (
@@ -82,20 +81,20 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "a building with a parking lot disappears {pos}",
     ),
     "clearing": (
-        "the trees {pos} are removed and {ground} appears",
-        "the woods {pos} have turned into {ground}",
+        "many trees {pos} are removed and {ground} appears",
+        "{area} {pos} {turned} into {ground}",
         "many trees {pos} are cleared",
-        "the woods are cleared and {ground} appears {pos}",
-        "{ground} replaces the woods {pos}",
+        "{area} {pos} {area_is} cleared and {ground} appears",
+        "{ground} replaces {area} {pos}",
         "some trees are removed and {ground} appears {pos}",
     ),
     "bareland": (
-        "the {land} {pos} {turned} into bareland",
-        "bareland replaces the {land} {pos}",
+        "{area} {pos} {turned} into bareland",
+        "bareland replaces {area} {pos}",
         "bareland appears on the {land} {pos}",
-        "the {land} is replaced by bareland {pos}",
-        "the {land} {pos} becomes bare",
-        "the vegetation {pos} disappears and bareland appears",
+        "{area} {pos} {area_is} replaced by bareland",
+        "{area} {pos} becomes bare",
+        "some vegetation {pos} disappears and bareland appears",
     ),
     "road": (
         "a {road} is built through the {land} {pos}",
@@ -103,7 +102,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "a {road} has been built {pos}",
         "a new {road} appears {pos}",
         "a {road} replaces part of the {land}",
-        "a straight {road} cuts through the {land} {pos}",
+        "a {road} cuts through the {land} {pos}",
     ),
     "paving": (
         "the dirt road {pos} is paved",
@@ -117,7 +116,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "a pond is dug on the {land} {pos}",
         "a pond appears {pos}",
         "a new pond appears on the {land} {pos}",
-        "part of the {land} {pos} {turned} into a pond",
+        "part of the {land} {pos} has turned into a pond",
         "a pond has been dug {pos}",
         "a pond replaces part of the {land}",
     ),
@@ -134,23 +133,23 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "a playground is built on the {land} {pos}",
         "{court} {appear} {pos}",
         "{court} {has} been built on the {land}",
-        "part of the {land} {pos} {turned} into a playground",
+        "part of the {land} {pos} has turned into a playground",
         "a new playground replaces the {land} {pos}",
     ),
     "planting": (
         "many trees grow on the {land} {pos}",
         "trees are planted on the {land} {pos}",
-        "the {land} {pos} {turned} into woods",
+        "{area} {pos} {turned} into woods",
         "many trees appear {pos}",
-        "woods replace the {land} {pos}",
-        "the {land} {pos} is covered with trees",
+        "woods replace {area} {pos}",
+        "{area} {pos} {area_is} covered with trees",
     ),
     "greening": (
-        "the bareland {pos} has turned into grass",
+        "{area} {pos} {turned} into grass",
         "grass grows on the bareland {pos}",
-        "grass replaces the bareland {pos}",
-        "the bareland {pos} is covered with grass",
-        "the bareland is overgrown with grass {pos}",
+        "grass replaces {area} {pos}",
+        "{area} {pos} {area_is} covered with grass",
+        "{area} {pos} {area_is} overgrown with grass",
         "grass appears on the bareland {pos}",
     ),
 }
@@ -226,8 +225,8 @@ def _things(rng: np.random.Generator, noun: str, n: int) -> str:
 def _fill(rng: np.random.Generator, template: str, facts: Facts, place: str) -> str:
     noun = {"sheds": "long shed"}.get(facts.kind, "house")
     land = str(rng.choice(_LAND.get(facts.source, ("land",))))
-    if "{land} {pos} {turned}" in template and facts.source == "woods":
-        land = "woods"
+    area = f"the {land}" if facts.whole else f"part of the {land}"
+    plural = area == "the woods"
     thing = _things(rng, noun, facts.n)
     if facts.kind == "street" and thing.startswith("a row"):
         thing = "many houses"
@@ -238,18 +237,20 @@ def _fill(rng: np.random.Generator, template: str, facts: Facts, place: str) -> 
         thing=thing,
         new=thing if thing.startswith("a row") else thing.replace(noun, f"new {noun}", 1),
         court=court,
-        road={"highway": "wide road", "street": "wide road"}.get(facts.target, "road"),
+        road="wide road" if facts.target == "highway" else "road",
         ground=_OLD_GROUND.get(facts.target, "bareland"),
         colour=facts.colour,
         land=land,
         pos=_phrase(rng, place),
-        turned="have turned" if land in ("woods", "trees") else "has turned",
+        area=area,
+        turned="have turned" if plural else "has turned",
+        area_is="are" if plural else "is",
         **{"is": "is" if single else "are", "has": "has" if single else "have"},
         appear="appears" if single else "appear",
         disappear="disappears" if single else "disappear",
         replace="replaces" if single else "replace",
     )
-    return " ".join(filled.split())
+    return " ".join(filled.split()).replace("on the woods", "in the woods")
 
 
 def _sentences(rng: np.random.Generator, facts: Facts, place: str) -> list[str]:
@@ -258,11 +259,16 @@ def _sentences(rng: np.random.Generator, facts: Facts, place: str) -> list[str]:
     templates = list(_TEMPLATES[key])
     if facts.source == "woods" and facts.kind in _TREES_FELLED:
         templates.append(_TREES_FELLED[facts.kind])
+    if facts.kind == "street" and facts.n >= 4:
+        templates.append("a residential area with a new road appears {pos}")
     if facts.kind == "houses" and facts.beside:
         templates.append("{new} {is} built beside the old houses {pos}")
     if facts.kind == "houses" and not facts.rural:
-        templates.append("{thing} with a driveway is built {pos}" if facts.n == 1 else (
-            "{thing} with driveways {is} built {pos}"))
+        templates.append(
+            "{thing} with a driveway is built {pos}"
+            if facts.n == 1
+            else ("{thing} with driveways {is} built {pos}")
+        )
     order = rng.permutation(len(templates))
     return [_fill(rng, templates[int(k)], facts, place) for k in order]
 
@@ -282,10 +288,7 @@ def captions(
     """
     if not facts:
         return UNCHANGED
-    each = [
-        _sentences(rng, fact, position(mask)) for fact, mask in zip(facts, masks, strict=True)
-    ]
+    each = [_sentences(rng, fact, position(mask)) for fact, mask in zip(facts, masks, strict=True)]
     return tuple(
-        " and ".join(sentences[k % len(sentences)] for sentences in each)
-        for k in range(N_CAPTIONS)
+        " and ".join(sentences[k % len(sentences)] for sentences in each) for k in range(N_CAPTIONS)
     )

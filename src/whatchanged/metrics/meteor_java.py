@@ -15,7 +15,7 @@ from whatchanged.metrics.ngrams import Caption
 # Exact, stem, synonym, paraphrase: the English weights of Denkowski and Lavie, 2014, Table 3.
 _MATCHER_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 _N_STATISTICS = 23
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _SECONDS_PER_REFERENCE = 0.02
 
 

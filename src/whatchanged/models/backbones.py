@@ -116,7 +116,7 @@ class InvertedResidual(nn.Module):
 
 
 class CompactEncoder(nn.Module):
-    """EfficientNet-Lite0 and a neck to one map at stride 16 (3.5 M parameters).
+    """EfficientNet-Lite0 and a neck to one map at stride 16 (3.1 M parameters).
 
     The neck joins strides 8 (average-pooled), 16 and 32 (up-sampled) by one 1 x 1
     convolution, so that a token sees both the edge of a house and the block around it.

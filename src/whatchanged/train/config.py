@@ -52,7 +52,8 @@ class DataConfig:
         max_words: Longest caption with START and END.
         flips: Mirror pictures and the position words of their captions.
         photometric: Strength of changes of light and colour, 0 to 1.
-        views: Cached variants per pair where the encoder is frozen (1 = the picture as it is).
+        views: Lights a pair is shown in: 1 is the picture as it is, each more a change of
+            light and colour (cached where the encoder is frozen, else drawn anew each time).
         skip_broken: List broken entries in the run's record instead of stopping.
     """
 

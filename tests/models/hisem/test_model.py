@@ -181,8 +181,8 @@ def test_other_grids_interpolate(grid: tuple[int, int]) -> None:
     for i in range(grid[0]):
         for j in range(grid[1]):
             # Centre of the cell on the configured grid, held at its border.
-            row = min(max((i + 0.5) * 4 / grid[0] - 0.5, 0), 3)
-            column = min(max((j + 0.5) * 4 / grid[1] - 0.5, 0), 3)
+            row = min(max((i + 0.5) * 4 / grid[0] - 0.5, 0.0), 3.0)
+            column = min(max((j + 0.5) * 4 / grid[1] - 0.5, 0.0), 3.0)
             expected = torch.tensor([row, row, -column, -column])
             torch.testing.assert_close(table[i, j], expected)
 
@@ -249,8 +249,8 @@ def test_a_few_pairs_are_learned_by_heart() -> None:
         decoder=dataclasses.replace(TINY.decoder, dropout=0.0),
     )
     model = make(config).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(120):
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(80):
         optimiser.zero_grad()
         _, total = loss(model)
         total.backward()
@@ -348,7 +348,7 @@ def test_ablations_train_and_speak(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "most"), [("hisem-small", 8e6, 12.5e6), ("hisem-clip-b16", 180e6, 240e6)]
+    ("name", "least", "most"), [("hisem-small", 8e6, 12.5e6), ("hisem-clip-b16", 170e6, 185e6)]
 )
 def test_sizes_of_the_presets(name: str, least: float, most: float) -> None:
     with torch.device("meta"):

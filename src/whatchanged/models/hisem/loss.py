@@ -41,14 +41,21 @@ def caption_loss(logits: Tensor, captions: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=NULL)
 
 
-def hisem_loss(output: HiSemOutput, captions: Tensor, changed: Tensor, alpha: float) -> LossParts:
-    """Return L = L_cap + 0.8 alpha(e) L_cls (Eq. 19), plus the balance loss if it is on.
+def hisem_loss(
+    output: HiSemOutput,
+    captions: Tensor,
+    changed: Tensor,
+    alpha: float,
+    router_weight: float = ROUTER_WEIGHT,
+) -> LossParts:
+    """Return L = L_cap + lambda alpha(e) L_cls (Eq. 19), plus the balance loss if it is on.
 
     Args:
         output: Of `HiSem.forward` with the same captions.
         captions: Word ids, [B, T].
         changed: Label per pair, [B] bool.
         alpha: `curriculum_weight` of the epoch.
+        router_weight: Lambda of Eq. 19, 0.8 in the paper.
     """
     if output.caption_logits is None:
         raise UsageError("the caption loss needs a forward pass with captions")
@@ -57,5 +64,5 @@ def hisem_loss(output: HiSemOutput, captions: Tensor, changed: Tensor, alpha: fl
     if output.router_logits is not None:
         router = F.cross_entropy(output.router_logits.float(), changed.long())  # Eq. 11
     balance = output.balance_loss
-    total = caption + ROUTER_WEIGHT * alpha * router + balance
+    total = caption + router_weight * alpha * router + balance
     return LossParts(total, caption, router, balance)

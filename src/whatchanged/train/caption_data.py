@@ -1,0 +1,200 @@
+"""The captioned pairs of a run, from every source, as arrays and word ids ready to draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whatchanged.data.augment import mirror, misregister, photometric
+from whatchanged.data.levir_cc import load_levir_cc
+from whatchanged.data.pictures import PictureStore
+from whatchanged.data.positions import flip_caption
+from whatchanged.data.samples import CaptionSample
+from whatchanged.data.synthetic import draw_scene
+from whatchanged.data.tokens import UNCHANGED_CAPTION, Vocabulary, tokenise
+from whatchanged.errors import UsageError
+from whatchanged.train.config import DataConfig
+
+Words = tuple[str, ...]
+FLIPS = ((False, False), (True, False), (False, True), (True, True))
+_SHIFT = 1.0  # pixels: how far the dates of a pair may be moved against each other
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show a pair: a flip (index into `FLIPS`) and a draw of light (0: as it is)."""
+
+    flip: int = 0
+    light: int = 0
+
+
+@dataclass(frozen=True)
+class TrainPair:
+    """One training pair.
+
+    Attributes:
+        name: For messages.
+        changed: The label the router learns.
+        captions: Per flip, the captions that stay true; none where a flip is not to be shown.
+        before: Picture [3, S, S] uint8.
+        after: Picture [3, S, S] uint8.
+        same: Both are one picture: shown only in two different lights.
+    """
+
+    name: str
+    changed: bool
+    captions: tuple[tuple[Words, ...], ...]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class CaptionData:
+    """Everything a captioning run draws from.
+
+    Attributes:
+        config: What was asked for.
+        train: Training pairs.
+        validation: Samples of the validation split, as annotated.
+        store: Their pictures.
+        vocabulary: Of the training captions, or of all splits.
+        broken: Entries left out.
+    """
+
+    config: DataConfig
+    train: tuple[TrainPair, ...]
+    validation: tuple[CaptionSample, ...]
+    store: PictureStore
+    vocabulary: Vocabulary
+    broken: tuple[str, ...]
+
+    @classmethod
+    def open(cls, config: DataConfig) -> CaptionData:
+        """Read all sets, draw what is to be drawn, and build the vocabulary.
+
+        Raises:
+            DatasetError: Broken or missing data.
+            UsageError: No captioned set.
+        """
+        if not config.captions:
+            raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
+        sets = [load_levir_cc(Path(r), skip_broken=config.skip_broken) for r in config.captions]
+        real = tuple(s for one in sets for s in one.of_split("train"))
+        validation = tuple(s for one in sets for s in one.of_split("val"))
+        splits = [s for one in sets for s in one.samples if config.vocabulary == "all-splits"]
+        vocabulary = Vocabulary.build(
+            (c for s in splits or real for c in s.captions), config.min_count
+        )
+        pairs = _real_pairs(real, config)
+        pairs += _self_pairs(pairs, round(config.self_pairs * len(real)))
+        pairs += _synthetic_pairs(round(config.synthetic * len(real)), config)
+        return cls(
+            config,
+            tuple(pairs),
+            validation,
+            PictureStore.open(validation, config.size),
+            vocabulary,
+            tuple(line for one in sets for line in one.broken),
+        )
+
+    def draw_view(self, index: int, rng: np.random.Generator) -> View:
+        """Draw a view of a training pair under which it has a caption."""
+        pair = self.train[index]
+        flips = [f for f, captions in enumerate(pair.captions) if captions]
+        light = int(rng.integers(int(pair.same), self.config.views + int(pair.same)))
+        return View(flips[int(rng.integers(len(flips)))], light)
+
+    def draw_caption(self, index: int, view: View, rng: np.random.Generator) -> list[int]:
+        """Draw one caption that is true of a view, as word ids."""
+        captions = self.train[index].captions[view.flip]
+        chosen = captions[int(rng.integers(len(captions)))]
+        return self.vocabulary.encode(chosen, self.config.max_words)
+
+    def pictures(
+        self, indices: Sequence[int], views: Sequence[View], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Show training pairs, [B, 3, S, S] each, in light and colours drawn from `generator`.
+
+        Light 0 shows a pair as it is; in every other both dates get their own draw, and one is
+        moved by up to a pixel.
+        """
+        rows = list(zip(indices, views, strict=True))
+        before, after = (
+            torch.from_numpy(
+                np.stack([mirror(getattr(self.train[i], d), *FLIPS[v.flip]) for i, v in rows])
+            ).float()
+            for d in ("before", "after")
+        )
+        lit = [n for n, view in enumerate(views) if view.light]
+        if lit and self.config.photometric:
+            strength = self.config.photometric
+            first, second = photometric(before[lit], after[lit], strength, generator)
+            before[lit], after[lit] = first, misregister(second, _SHIFT, generator)
+        return before, after
+
+    def validation_pictures(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Show validation pairs as they are, [B, 3, S, S] each."""
+        rows = list(indices)
+        return torch.from_numpy(self.store.before[rows]), torch.from_numpy(self.store.after[rows])
+
+
+def _real_pairs(samples: Sequence[CaptionSample], config: DataConfig) -> list[TrainPair]:
+    store = PictureStore.open(samples, config.size, progress=True)
+    return [
+        TrainPair(
+            name=f"{sample.source}/{sample.name}",
+            changed=sample.changed,
+            captions=_flipped(sample.targets, config.flips),
+            before=store.before[index],
+            after=store.after[index],
+        )
+        for index, sample in enumerate(samples)
+    ]
+
+
+def _self_pairs(pairs: Sequence[TrainPair], n: int) -> list[TrainPair]:
+    """Make unchanged pairs of single pictures, evenly over the real ones, dates in turn."""
+    sentence = tuple(tokenise(UNCHANGED_CAPTION))
+    chosen = [pairs[i * len(pairs) // n] for i in range(n)]
+    made = []
+    for index, pair in enumerate(chosen):
+        picture = pair.after if index % 2 else pair.before
+        name = f"same/{pair.name}"
+        made.append(TrainPair(name, False, ((sentence,),) * len(pair.captions), picture, picture, True))
+    return made
+
+
+def _synthetic_pairs(n: int, config: DataConfig) -> list[TrainPair]:
+    made = []
+    for seed in range(n):
+        scene = draw_scene(seed, size=config.size)
+        captions = tuple(tuple(tokenise(c)) for c in scene.captions)
+        if not scene.changed:
+            captions = (tuple(tokenise(UNCHANGED_CAPTION)),)
+        before, after = (
+            np.ascontiguousarray(p.transpose(2, 0, 1)) for p in (scene.before, scene.after)
+        )
+        name = f"synthetic/{seed}"
+        flipped = _flipped(captions, config.flips)
+        made.append(TrainPair(name, scene.changed, flipped, before, after))
+    return made
+
+
+def _flipped(captions: tuple[Words, ...], flips: bool) -> tuple[tuple[Words, ...], ...]:
+    """Rewrite captions for every flip; those that would not stay true are left out."""
+    if not flips:
+        return (captions,)
+    rows = []
+    for horizontal, vertical in FLIPS:
+        rewritten = (
+            flip_caption(caption, horizontal=horizontal, vertical=vertical) for caption in captions
+        )
+        rows.append(tuple(caption for caption in rewritten if caption is not None))
+    return tuple(rows)

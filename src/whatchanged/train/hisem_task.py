@@ -1,0 +1,247 @@
+"""Training HiSem: captioned pairs, label routing, curriculum, and features cached if frozen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from whatchanged.config import apply_mapping, from_mapping, to_mapping
+from whatchanged.data.tokens import Vocabulary
+from whatchanged.metrics.captions import score_breakdown
+from whatchanged.models.backbones import normalise
+from whatchanged.models.checkpoint import save_checkpoint
+from whatchanged.models.hisem.config import PRESETS, HiSemConfig
+from whatchanged.models.hisem.loss import curriculum_weight, hisem_loss
+from whatchanged.models.hisem.model import HiSem
+from whatchanged.train.caption_data import CaptionData
+from whatchanged.train.config import TrainConfig
+from whatchanged.train.features import FeatureCache
+from whatchanged.train.loop import Loss
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """One batch of pairs.
+
+    Attributes:
+        before: Pictures [B, 3, H, W] in [0, 255], or encoder features [B, C, h, w].
+        after: As `before`.
+        captions: Word ids from START to END, then NULL, [B, T].
+        changed: Label per pair, [B] bool.
+        encoded: Whether `before` and `after` are features.
+    """
+
+    before: Tensor
+    after: Tensor
+    captions: Tensor
+    changed: Tensor
+    encoded: bool
+
+
+class HiSemTask:
+    """HiSem and its captioned pairs, as the training loop wants them."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        from whatchanged.train.run import start_encoder
+
+        self.config = config
+        preset = to_mapping(PRESETS[config.preset])
+        self.hisem_config = from_mapping(
+            HiSemConfig, apply_mapping(preset, config.model), source="model"
+        )
+        self.data = CaptionData.open(config.data)
+        self.broken = self.data.broken
+        self.hisem = HiSem(self.hisem_config, len(self.data.vocabulary))
+        start_encoder(self.hisem.encoder, config)
+        self.model: nn.Module = _Trained(self.hisem)
+        frozen = self.hisem_config.encoder.unfreeze_last == 0
+        out = Path(config.out)
+        self.cache = FeatureCache(self.hisem.encoder, self.data, out) if frozen else None
+
+    def __len__(self) -> int:
+        return len(self.data.train)
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [self.data.train[i].name for i in indices]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        optimiser = self.config.optimiser
+        encoder = [p for p in self.hisem.encoder.parameters() if p.requires_grad]
+        own = {id(p) for p in self.hisem.encoder.parameters()}
+        rest = [p for p in self.hisem.parameters() if id(p) not in own]
+        groups = [{"params": rest, "lr": optimiser.lr}]
+        if encoder:
+            groups.append({"params": encoder, "lr": optimiser.encoder_lr or optimiser.lr})
+        return groups
+
+    def load(self, indices: Sequence[int], generator: torch.Generator) -> CaptionBatch:
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        views = [self.data.draw_view(index, rng) for index in indices]
+        captions = [
+            self.data.draw_caption(index, view, rng)
+            for index, view in zip(indices, views, strict=True)
+        ]
+        if self.cache is not None:
+            before, after = self.cache.train(indices, views)
+        else:
+            before, after = self.data.pictures(indices, views, generator)
+        return CaptionBatch(
+            before=before,
+            after=after,
+            captions=_pad(captions),
+            changed=torch.tensor([self.data.train[i].changed for i in indices]),
+            encoded=self.cache is not None,
+        )
+
+    def loss(self, model: nn.Module, batch: CaptionBatch, epoch: int, device: torch.device) -> Loss:
+        config = self.config
+        changed = batch.changed.to(device)
+        captions = batch.captions.to(device)
+        by_label = epoch < config.label_routing * config.epochs
+        alpha = curriculum_weight(epoch + 1, config.epochs, config.warmup_epochs)
+        output = model(
+            self._prepare(batch.before, batch.encoded, device),
+            self._prepare(batch.after, batch.encoded, device),
+            captions,
+            changed if by_label else None,
+            encoded=batch.encoded,
+            detach_router=alpha == 0,
+        )
+        parts = hisem_loss(output, captions, changed, alpha, config.router_weight)
+        numbers = {"caption": float(parts.caption.detach())}
+        if output.router_logits is not None:
+            right = (output.router_logits.argmax(1) == changed.long()).float().mean()
+            numbers |= {"router": float(parts.router.detach()), "router_accuracy": float(right)}
+        return Loss(parts.total, numbers)
+
+    def _prepare(self, pixels: Tensor, encoded: bool, device: torch.device) -> Tensor:
+        pixels = pixels.to(device)
+        if encoded:
+            return pixels.float()
+        return normalise(pixels, self.hisem_config.encoder).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Score greedy captions of the validation split (`words` protocol) and the router."""
+        self.model.eval()
+        captions, changed = self.describe_validation()
+        labels = [s.changed for s in self.data.validation]
+        references = [s.captions for s in self.data.validation]
+        scores = score_breakdown(captions, references, labels)
+        numbers = {f"{k}": v for k, v in vars(scores.overall).items() if isinstance(v, float)}
+        if scores.changed is not None:
+            numbers["s_m_changed"] = scores.changed.s_m or 0.0
+        right = np.asarray(changed) == np.asarray(labels)
+        for name, wanted in (("changed", True), ("unchanged", False)):
+            chosen = np.asarray(labels) == wanted
+            numbers[f"router_{name}"] = float(right[chosen].mean()) if chosen.any() else 0.0
+        return numbers
+
+    @torch.no_grad()
+    def describe_validation(self) -> tuple[list[list[str]], list[bool]]:
+        """Return the greedy caption and the path of every validation pair."""
+        device = next(self.hisem.parameters()).device
+        captions: list[list[str]] = []
+        changed: list[bool] = []
+        indices = range(len(self.data.validation))
+        for start in range(0, len(indices), 32):
+            chosen = list(indices[start : start + 32])
+            if self.cache is not None:
+                maps = [m.to(device).float() for m in self.cache.validation(chosen)]
+            else:
+                before, after = self.data.validation_pictures(chosen)
+                maps = list(
+                    self.hisem.encode(
+                        self._prepare(before, False, device), self._prepare(after, False, device)
+                    )
+                )
+            memory = self.hisem.memory(maps[0], maps[1])
+            for best, *_ in self.hisem.generate(memory):
+                captions.append(self.data.vocabulary.decode(best.ids))
+            changed.extend(memory.path.bool().tolist())
+        return captions, changed
+
+    def save(self, folder: Path, numbers: Mapping[str, float]) -> None:
+        """Write model, vocabulary and preprocessing as one checkpoint."""
+        save_hisem(
+            folder,
+            self.hisem,
+            self.config.preset,
+            self.data.vocabulary,
+            {"validation": dict(numbers)},
+        )
+
+
+class _Trained(nn.Module):
+    """HiSem with one `forward` from pictures or features, which is what DDP wraps."""
+
+    def __init__(self, hisem: HiSem) -> None:
+        super().__init__()
+        self.hisem = hisem
+
+    def forward(
+        self,
+        before: Tensor,
+        after: Tensor,
+        captions: Tensor,
+        changed: Tensor | None,
+        *,
+        encoded: bool,
+        detach_router: bool,
+    ) -> Any:
+        if not encoded:
+            before, after = self.hisem.encode(before, after)
+        return self.hisem(before, after, captions, changed, detach_router=detach_router)
+
+    def train(self, mode: bool = True) -> _Trained:
+        from whatchanged.models.backbones import set_training
+
+        super().train(mode)
+        set_training(self.hisem.encoder, mode)
+        return self
+
+
+def save_hisem(
+    folder: Path,
+    model: HiSem,
+    preset: str,
+    vocabulary: Vocabulary,
+    extras: Mapping[str, Any],
+    *,
+    half: bool = False,
+    card: str = "",
+) -> None:
+    """Write a HiSem as a checkpoint folder that `load_model` opens."""
+    encoder = model.config.encoder
+    save_checkpoint(
+        folder,
+        family="hisem",
+        config={"preset": preset, "model": to_mapping(model.config)},
+        tensors={k: v.contiguous() for k, v in model.state_dict().items()},
+        extras={
+            "vocabulary": {"words": list(vocabulary.words)},
+            "preprocessing": {
+                "input_size": encoder.input_size,
+                "mean": list(encoder.mean),
+                "std": list(encoder.std),
+            },
+            **extras,
+        },
+        half=half,
+        card=card,
+    )
+
+
+def _pad(captions: Sequence[Sequence[int]]) -> Tensor:
+    longest = max(len(caption) for caption in captions)
+    return torch.tensor([[*caption, *[0] * (longest - len(caption))] for caption in captions])
