@@ -41,9 +41,14 @@ WITHOUT_TORCH = {"errors", "config", "console", "geo", "metrics", "doctor", "cli
 HEAVY = {"torch", "transformers", "accelerate"}
 
 
+# Modules that together are one part of the table.
+TOGETHER = {"prepare": "predict", "explain": "predict", "products": "predict"}
+
+
 def part_of(path: Path) -> str:
     """Name of the part (module or subpackage right below whatchanged) a file belongs to."""
-    return path.relative_to(SOURCE).with_suffix("").parts[0]
+    name = path.relative_to(SOURCE).with_suffix("").parts[0]
+    return TOGETHER.get(name, name)
 
 
 def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, int]]:
@@ -82,7 +87,7 @@ def upward_imports(path: Path, text: str) -> list[str]:
         parts = name.split(".")
         if parts[0] != "whatchanged" or len(parts) < 2:
             continue
-        target = parts[1]
+        target = TOGETHER.get(parts[1], parts[1])
         if target == part or not _is_part(target):
             continue  # itself, or a name of the package such as __version__
         if target not in ALLOWED[part]:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from whatchanged.geo.pair import ScenePair, open_pair
     from whatchanged.geo.scene import Scene
     from whatchanged.predict import (
+        CaptionModel,
         Description,
+        PairPaths,
         describe,
+        describe_arrays,
         describe_many,
         find_pairs,
         load_model,
@@ -30,12 +33,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CaptionModel",
     "Description",
     "Grid",
+    "PairPaths",
     "Scene",
     "ScenePair",
     "WhatchangedError",
     "describe",
+    "describe_arrays",
     "describe_many",
     "find_pairs",
     "load_model",
@@ -46,12 +52,15 @@ __all__ = [
 # Public name -> the module that has it, and its name there. `train` is the subpackage, and
 # Python binds it on this package once anything in it is imported: hence `train_model`.
 _HOMES: dict[str, tuple[str, str]] = {
+    "CaptionModel": ("whatchanged.predict", "CaptionModel"),
     "Description": ("whatchanged.predict", "Description"),
     "Grid": ("whatchanged.geo.grid", "Grid"),
+    "PairPaths": ("whatchanged.predict", "PairPaths"),
     "Scene": ("whatchanged.geo.scene", "Scene"),
     "ScenePair": ("whatchanged.geo.pair", "ScenePair"),
     "WhatchangedError": ("whatchanged.errors", "WhatchangedError"),
     "describe": ("whatchanged.predict", "describe"),
+    "describe_arrays": ("whatchanged.predict", "describe_arrays"),
     "describe_many": ("whatchanged.predict", "describe_many"),
     "find_pairs": ("whatchanged.predict", "find_pairs"),
     "load_model": ("whatchanged.predict", "load_model"),

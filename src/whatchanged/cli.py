@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatchanged import __version__, console
-from whatchanged.errors import UsageError
+from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
-    from whatchanged.predict import Description
+    from whatchanged.errors import WhatchangedError
+    from whatchanged.predict import Description, PairPaths
 
 app = typer.Typer(
     name="whatchanged",
@@ -98,11 +99,30 @@ def describe(
         _print_descriptions([description], as_json=as_json, named=False)
         return
     pairs = predict.find_pairs(before)
+    failures: list[tuple[PairPaths, WhatchangedError]] = []
     descriptions = predict.describe_many(
-        pairs, model=model, bands=rgb, align=align, beam=beam, explain=explain, out=out
+        pairs,
+        model=model,
+        bands=rgb,
+        align=align,
+        beam=beam,
+        explain=explain,
+        out=out,
+        failures=failures,
     )
     tracked = console.track(descriptions, "describing", total=len(pairs))
     _print_descriptions(tracked, as_json=as_json, named=True)
+    _finish_pairs(failures, len(pairs))
+
+
+def _finish_pairs(failures: list[tuple[PairPaths, WhatchangedError]], n_pairs: int) -> None:
+    """Tell which pairs were left out, and leave with the code of the first failure."""
+    for paths, error in failures:
+        text = f"error: {paths.before}, {paths.after}: {error}"
+        typer.echo(console.printable(text), err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {n_pairs} pairs could not be described", err=True)
+        raise typer.Exit(exit_code(failures[0][1]))
 
 
 def parse_bands(text: str | None) -> tuple[int, int, int] | None:

@@ -205,11 +205,10 @@ def describe(
         WeightsUnavailableError: The model cannot be had.
     """
     pairs = [PairPaths(Path(before), Path(after))]
-    return next(
-        describe_many(
-            pairs, model=model, bands=bands, align=align, beam=beam, explain=explain, out=out
-        )
+    (description,) = describe_many(
+        pairs, model=model, bands=bands, align=align, beam=beam, explain=explain, out=out
     )
+    return description
 
 
 def describe_many(
@@ -239,18 +238,21 @@ def describe_many(
     """
     if beam < 1:
         raise UsageError(f"beam is {beam}; it must be at least 1")
-    loaded = load_model(model if isinstance(model, str) else str(model))
-    trained = loaded.hisem.config.encoder.input_size
-    done: list[Description] = []
-    for batch in _batches(_read_ahead(pairs, bands, align, trained, failures), batch_size):
-        for description in _describe_batch(loaded, batch, beam, explain):
-            if out is not None:
-                done.append(description)
-            yield description
+    listed = list(pairs)
+    loaded = load_model(str(model))
+    writer = None
     if out is not None:
-        from whatchanged.products import write_products
+        from whatchanged.products import ProductWriter
 
-        write_products(Path(out), done, failures or [])
+        writer = ProductWriter(Path(out), len(listed))
+    trained = loaded.hisem.config.encoder.input_size
+    for batch in _batches(_read_ahead(listed, bands, align, trained, failures), batch_size):
+        for description in _describe_batch(loaded, batch, beam, explain):
+            if writer is not None:
+                writer.add(description)
+            yield description
+    if writer is not None:
+        writer.close(failures or [])
 
 
 def describe_arrays(

@@ -18,7 +18,13 @@ from typer.testing import CliRunner, Result
 
 import whatchanged
 from whatchanged import cli
-from whatchanged.errors import PairMismatchError, UsageError
+from whatchanged.errors import (
+    EXIT_CODES,
+    InputError,
+    PairMismatchError,
+    UsageError,
+    WhatchangedError,
+)
 
 CONTRACT = {
     "before",
@@ -56,25 +62,31 @@ class FakePredict:
         self.asked: list[tuple[Any, ...]] = []
         self.options: dict[str, Any] = {}
         self.warnings: tuple[str, ...] = ()
-        self.pairs = [("a/1.png", "b/1.png"), ("a/2.png", "b/2.png")]
-        self.described = 0
+        self.pairs = [pair("a/1.png", "b/1.png"), pair("a/2.png", "b/2.png")]
+        self.broken: dict[str, WhatchangedError] = {}
 
     def describe(self, before: str, after: str, **options: Any) -> FakeDescription:
         self.asked.append((before, after))
         self.options = options
         return FakeDescription(before, after, self.warnings)
 
-    def find_pairs(self, path: str) -> list[tuple[str, str]]:
+    def find_pairs(self, path: str) -> list[SimpleNamespace]:
         self.asked.append((path,))
         return self.pairs
 
     def describe_many(
-        self, pairs: list[tuple[str, str]], **options: Any
+        self, pairs: list[SimpleNamespace], *, failures: list[Any], **options: Any
     ) -> Iterator[FakeDescription]:
         self.options = options
-        for before, after in pairs:
-            self.described += 1
-            yield FakeDescription(before, after, self.warnings)
+        for paths in pairs:
+            if paths.before in self.broken:
+                failures.append((paths, self.broken[paths.before]))
+            else:
+                yield FakeDescription(paths.before, paths.after, self.warnings)
+
+
+def pair(before: str, after: str) -> SimpleNamespace:
+    return SimpleNamespace(before=before, after=after)
 
 
 @pytest.fixture
@@ -156,17 +168,21 @@ def test_a_folder_as_json_is_one_line_a_pair(predict: FakePredict) -> None:
     assert predict.options["beam"] == 2
 
 
-def test_pairs_before_a_broken_one_are_printed(
-    predict: FakePredict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def breaking(pairs: list[Any], **options: Any) -> Iterator[FakeDescription]:
-        yield FakeDescription(*pairs[0])
-        raise PairMismatchError("sizes differ")
-
-    monkeypatch.setattr(predict, "describe_many", breaking)
+def test_a_broken_pair_does_not_stop_the_others(predict: FakePredict) -> None:
+    predict.broken = {"a/1.png": PairMismatchError("sizes differ", hint="--align")}
     result = call("describe", "pairs/", "--json")
-    assert isinstance(result.exception, PairMismatchError)
-    assert len(result.stdout.splitlines()) == 1
+    assert [json.loads(line)["before"] for line in result.stdout.splitlines()] == ["a/2.png"]
+    assert result.exit_code == EXIT_CODES[PairMismatchError]
+    first, *_, last = result.stderr.splitlines()
+    assert first == "error: a/1.png, b/1.png: sizes differ"
+    assert last == "1 of 2 pairs could not be described"
+
+
+def test_the_first_failure_gives_the_exit_code(predict: FakePredict) -> None:
+    predict.broken = {"a/1.png": InputError("cut"), "a/2.png": PairMismatchError("sizes")}
+    result = call("describe", "pairs/")
+    assert result.stdout == ""
+    assert result.exit_code == EXIT_CODES[InputError]
 
 
 def test_warnings_go_to_stderr_and_stay_in_the_record(predict: FakePredict) -> None:
@@ -180,7 +196,7 @@ def test_warnings_go_to_stderr_and_stay_in_the_record(predict: FakePredict) -> N
 
 
 def test_escape_codes_in_names_and_captions_are_shown_as_text(predict: FakePredict) -> None:
-    predict.pairs = [("\x1b[2J.png", "b.png")]
+    predict.pairs = [pair("\x1b[2J.png", "b.png")]
     predict.warnings = ("\x1b[31m",)
     result = call("describe", "pairs/")
     assert "\x1b" not in result.output

@@ -71,7 +71,8 @@ def write_report(
     """Write ``report.html`` into a folder: one self-contained page about one or more pairs.
 
     Pictures are embedded, downscaled to 1024 pixels on the longer side (512 on pages with more
-    than 12 pairs, 256 above 80). The page reads in light and dark and in print, and works without its script.
+    than 12 pairs, 256 above 80). The page reads in light and dark and in print, and works
+    without its script.
     It is written under a temporary name and moved into place.
 
     Args:
