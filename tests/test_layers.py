@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "whatchanged"
 L0 = {"errors"}
 L1 = L0 | {"config", "console"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
-L3 = L2 | {"train", "predict", "evaluate", "reproduce"}
+L3 = L2 | {"train", "predict", "describing", "evaluate", "reproduce"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -27,8 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": L0,
     "train": L2,
     "predict": L2,
-    "evaluate": L2,
-    "reproduce": L2,
+    "describing": L2 | {"predict"},
+    "evaluate": L2 | {"predict"},
+    "reproduce": L2 | {"train", "predict", "evaluate"},
     "batch": L3,
     "doctor": L4,
     "cli": L4 | {"doctor"},
@@ -42,7 +43,7 @@ HEAVY = {"torch", "transformers", "accelerate"}
 
 
 # Modules that together are one part of the table.
-TOGETHER = {"prepare": "predict", "explain": "predict", "products": "predict"}
+TOGETHER = {"prepare": "predict", "explain": "describing", "products": "describing"}
 
 
 def part_of(path: Path) -> str:

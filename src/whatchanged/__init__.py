@@ -14,20 +14,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from whatchanged.describing import describe, describe_many
     from whatchanged.errors import WhatchangedError
     from whatchanged.geo.grid import Grid
+    from whatchanged.geo.listing import PairPaths, find_pairs
     from whatchanged.geo.pair import ScenePair, open_pair
     from whatchanged.geo.scene import Scene
-    from whatchanged.predict import (
-        CaptionModel,
-        Description,
-        PairPaths,
-        describe,
-        describe_arrays,
-        describe_many,
-        find_pairs,
-        load_model,
-    )
+    from whatchanged.predict import CaptionModel, Description, describe_arrays, load_model
     from whatchanged.train.run import train as train_model
 
 __version__ = "0.1.0"
@@ -55,14 +48,14 @@ _HOMES: dict[str, tuple[str, str]] = {
     "CaptionModel": ("whatchanged.predict", "CaptionModel"),
     "Description": ("whatchanged.predict", "Description"),
     "Grid": ("whatchanged.geo.grid", "Grid"),
-    "PairPaths": ("whatchanged.predict", "PairPaths"),
+    "PairPaths": ("whatchanged.geo.listing", "PairPaths"),
     "Scene": ("whatchanged.geo.scene", "Scene"),
     "ScenePair": ("whatchanged.geo.pair", "ScenePair"),
     "WhatchangedError": ("whatchanged.errors", "WhatchangedError"),
-    "describe": ("whatchanged.predict", "describe"),
+    "describe": ("whatchanged.describing", "describe"),
     "describe_arrays": ("whatchanged.predict", "describe_arrays"),
-    "describe_many": ("whatchanged.predict", "describe_many"),
-    "find_pairs": ("whatchanged.predict", "find_pairs"),
+    "describe_many": ("whatchanged.describing", "describe_many"),
+    "find_pairs": ("whatchanged.geo.listing", "find_pairs"),
     "load_model": ("whatchanged.predict", "load_model"),
     "open_pair": ("whatchanged.geo.pair", "open_pair"),
     "train_model": ("whatchanged.train.run", "train"),

@@ -90,17 +90,17 @@ def describe(
         raise UsageError("--explain draws pictures", hint="say where to: --out DIR")
     rgb = parse_bands(bands)
 
-    from whatchanged import predict
+    from whatchanged import describing
 
     if after is not None:
-        description = predict.describe(
+        description = describing.describe(
             before, after, model=model, bands=rgb, align=align, beam=beam, explain=explain, out=out
         )
         _print_descriptions([description], as_json=as_json, named=False)
         return
-    pairs = predict.find_pairs(before)
+    pairs = describing.find_pairs(before)
     failures: list[tuple[PairPaths, WhatchangedError]] = []
-    descriptions = predict.describe_many(
+    descriptions = describing.describe_many(
         pairs,
         model=model,
         bands=rgb,

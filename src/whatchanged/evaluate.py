@@ -14,7 +14,7 @@ from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import PictureStore
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
-from whatchanged.metrics.captions import CaptionBreakdown, score_breakdown
+from whatchanged.metrics.captions import CaptionBreakdown, MeteorBackend, score_breakdown
 from whatchanged.predict import CaptionModel
 
 _BATCH = 16
@@ -57,9 +57,14 @@ class CaptionEvaluation:
 
 
 def evaluate_captions(
-    model: CaptionModel, root: Path | str, split: str = "val", *, beam: int = 1
+    model: CaptionModel,
+    root: Path | str,
+    split: str = "val",
+    *,
+    beam: int = 1,
+    meteor: MeteorBackend = "exact",
 ) -> CaptionEvaluation:
-    """Describe every pair of a split in LEVIR-CC's layout and score the captions.
+    """Describe every pair of a split in LEVIR-CC's layout and score the captions as words.
 
     The modal caption of the second floor is the most frequent one of the training split's
     changed pairs, the first in the alphabet where several are.
@@ -72,14 +77,14 @@ def evaluate_captions(
     predictions = predict_samples(model, samples, beam=beam)
     references = [sample.captions for sample in samples]
     changed = [sample.changed for sample in samples]
-    scores = score_breakdown([p.caption for p in predictions], references, changed)
+    scores = score_breakdown([p.caption for p in predictions], references, changed, meteor=meteor)
     right = np.array([p.changed == p.sample.changed for p in predictions])
     labels = np.array(changed)
     router = {"all": float(right.mean())}
     for name, chosen in (("changed", labels), ("unchanged", ~labels)):
         router[name] = float(right[chosen].mean()) if chosen.any() else float("nan")
     floors = {
-        name: score_breakdown(captions, references, changed)
+        name: score_breakdown(captions, references, changed, meteor=meteor)
         for name, captions in floor_captions(data.of_split("train"), changed).items()
     }
     return CaptionEvaluation(tuple(predictions), scores, floors, router)

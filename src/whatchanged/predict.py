@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whatchanged.data.tokens import UNCHANGED_SENTENCES, Vocabulary, tokenise
 from whatchanged.errors import CheckpointError, InputError, UsageError, WhatchangedError
-from whatchanged.geo.listing import PairPaths, find_pairs
+from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.pair import PairPixels, PairReport, open_pair
 from whatchanged.models import weights
 from whatchanged.models.backbones import normalise
@@ -36,10 +36,8 @@ __all__ = [
     "Description",
     "Explanation",
     "PairPaths",
-    "describe",
     "describe_arrays",
-    "describe_many",
-    "find_pairs",
+    "describe_pairs",
     "load_model",
 ]
 
@@ -176,83 +174,34 @@ def load_model(model: str | Path = "hisem-small") -> CaptionModel:
     return CaptionModel(hisem, vocabulary, str(model), saved.manifest.sha256)
 
 
-def describe(
-    before: str | Path,
-    after: str | Path,
+def describe_pairs(
+    loaded: CaptionModel,
+    pairs: Sequence[PairPaths],
     *,
-    model: str | Path = "hisem-small",
     bands: Sequence[int] | None = None,
     align: bool = False,
     beam: int = 3,
     explain: bool = False,
-    out: str | Path | None = None,
-) -> Description:
-    """Say what changed between two co-registered photographs of one place.
-
-    Args:
-        before: Earlier photograph: GeoTIFF, COG, PNG, JPEG, JPEG 2000 or WebP.
-        after: Later photograph on the same grid.
-        model: Named weights or a checkpoint folder.
-        bands: Bands to read as red, green and blue, from 1; None by colour interpretation.
-        align: Warp the later photograph onto the earlier one's grid.
-        beam: Captions kept while decoding; 1 is greedy (HiSem, IV-C).
-        explain: Also return the change map and where each word looked.
-        out: Folder for `report.html`, `run.json` and, with `explain`, pictures.
-
-    Raises:
-        InputError: A photograph that cannot be read or is refused.
-        PairMismatchError: The two do not lie on one grid.
-        WeightsUnavailableError: The model cannot be had.
-    """
-    pairs = [PairPaths(Path(before), Path(after))]
-    (description,) = describe_many(
-        pairs, model=model, bands=bands, align=align, beam=beam, explain=explain, out=out
-    )
-    return description
-
-
-def describe_many(
-    pairs: Iterable[PairPaths],
-    *,
-    model: str | Path = "hisem-small",
-    bands: Sequence[int] | None = None,
-    align: bool = False,
-    beam: int = 3,
-    explain: bool = False,
-    out: str | Path | None = None,
     batch_size: int = 8,
     failures: list[tuple[PairPaths, WhatchangedError]] | None = None,
 ) -> Iterator[Description]:
-    """Describe many pairs in batches, in their order, reading ahead of the model.
+    """Describe pairs in batches, in their order, reading ahead of the model.
 
     Args:
+        loaded: Model.
         pairs: The pairs.
-        model: As in `describe`, and so the options up to `out`.
-        bands: See `describe`.
-        align: See `describe`.
-        beam: See `describe`.
-        explain: See `describe`.
-        out: Folder for one report of all pairs.
+        bands: Bands to read as red, green and blue, from 1; None by colour interpretation.
+        align: Warp the later photograph onto the earlier one's grid.
+        beam: Captions kept while decoding.
+        explain: Also return the change map and where each word looked.
         batch_size: Pairs of one size that run together.
         failures: Where pairs that cannot be read are put; None raises at the first.
     """
     if beam < 1:
         raise UsageError(f"beam is {beam}; it must be at least 1")
-    listed = list(pairs)
-    loaded = load_model(str(model))
-    writer = None
-    if out is not None:
-        from whatchanged.products import ProductWriter
-
-        writer = ProductWriter(Path(out), len(listed))
     trained = loaded.hisem.config.encoder.input_size
-    for batch in _batches(_read_ahead(listed, bands, align, trained, failures), batch_size):
-        for description in _describe_batch(loaded, batch, beam, explain):
-            if writer is not None:
-                writer.add(description)
-            yield description
-    if writer is not None:
-        writer.close(failures or [])
+    for batch in _batches(_read_ahead(pairs, bands, align, trained, failures), batch_size):
+        yield from _describe_batch(loaded, batch, beam, explain)
 
 
 def describe_arrays(
@@ -371,7 +320,7 @@ def _describe_batch(
     explanations = _explain(model, memory, found) if explain else [None] * len(batch)
     descriptions = []
     for index, (pair, hypotheses) in enumerate(zip(batch, found, strict=True)):
-        captions = tuple(Caption(model.text(h), h.score) for h in hypotheses)
+        captions = tuple(Caption(model.text(h), _per_word(h)) for h in hypotheses)
         if probabilities is None:  # a model without image-level routing says it in words only
             same = tuple(tokenise(captions[0].text)) in _UNCHANGED
             changed, probability = not same, float(not same)
@@ -395,6 +344,10 @@ def _describe_batch(
             )
         )
     return descriptions
+
+
+def _per_word(hypothesis: Hypothesis) -> float:
+    return hypothesis.log_probability / (len(hypothesis.ids) + 1)  # END counts as a word
 
 
 _UNCHANGED = {tuple(tokenise(sentence)) for sentence in UNCHANGED_SENTENCES}

@@ -32,7 +32,7 @@ from whatchanged.data.synthetic_words import captions
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.geo.grid import Grid
 
-_ATTEMPTS = 200
+_ATTEMPTS = 100
 _SPLIT_NAMES = ("train", "val", "test")
 
 

@@ -263,7 +263,7 @@ def shown(frame: Frame, block: Block, margin: float = 0.0) -> Block:
     low, high = st[seen].min(axis=0), st[seen].max(axis=0) + 4.0
     for _ in range(12):
         box = np.all((st >= low) & (st <= high), axis=1)
-        if seen[box].mean() > 0.9:
+        if (seen & box).sum() > 0.9 * box.sum() or not (seen & box).any():
             break
         centre = st[seen & box].mean(axis=0)
         low, high = low + 0.08 * (centre - low), high + 0.08 * (centre - high)

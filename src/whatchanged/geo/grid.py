@@ -68,7 +68,7 @@ class Grid:
     @property
     def centre(self) -> tuple[float, float]:
         """(x, y) of the picture's centre, in units of the CRS."""
-        x, y = self.transform * (self.width / 2, self.height / 2)
+        x, y = map_points(self.transform, np.array(self.width / 2), np.array(self.height / 2))
         return float(x), float(y)
 
     @property
@@ -101,9 +101,10 @@ class Grid:
 
     def window(self, window: Window) -> Grid:
         """Grid of the pixels inside ``window``; whole columns and rows, same CRS."""
-        left, top = int(window.col_off), int(window.row_off)
-        shifted = self.transform * Affine.translation(left, top)
-        return Grid(int(window.width), int(window.height), shifted, self.crs)
+        a, b, _, d, e, _ = self.transform[:6]
+        x, y = map_points(self.transform, np.array(window.col_off), np.array(window.row_off))
+        moved = Affine(a, b, float(x), d, e, float(y))
+        return Grid(int(window.width), int(window.height), moved, self.crs)
 
     def same_as(self, other: Grid, tolerance: float = 0.1) -> bool:
         """Whether both grids put every pixel in the same place.
@@ -114,7 +115,7 @@ class Grid:
         """
         if self.shape != other.shape or self.crs != other.crs:
             return False
-        columns, rows = (~self.transform) * other._corners()
+        columns, rows = map_points(~self.transform, *other._corners())
         here = np.array([columns, rows]) - np.array(_corner_pixels(self.width, self.height))
         return bool(np.hypot(here[0], here[1]).max() <= tolerance)
 
@@ -155,9 +156,7 @@ class Grid:
         return text
 
     def _corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        columns, rows = _corner_pixels(self.width, self.height)
-        x, y = self.transform * (columns, rows)  # type: ignore[operator]  # arrays work as well
-        return x, y
+        return map_points(self.transform, *_corner_pixels(self.width, self.height))
 
     def _metres_per_unit(self) -> tuple[float, float] | None:
         """Metres on the ground of one CRS unit along x and along y, at the centre."""
@@ -179,6 +178,14 @@ class Grid:
         except RasterioError:
             return 0.0
         return math.radians(latitudes[0]) if math.isfinite(latitudes[0]) else 0.0
+
+
+def map_points(
+    transform: Affine, columns: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Apply an affine transform to arrays of (column, row); its inverse takes (x, y)."""
+    a, b, c, d, e, f = transform[:6]
+    return a * columns + b * rows + c, d * columns + e * rows + f
 
 
 def crs_name(crs: CRS) -> str:

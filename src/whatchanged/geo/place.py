@@ -9,7 +9,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from whatchanged.errors import PairMismatchError
-from whatchanged.geo.grid import Grid, crs_name
+from whatchanged.geo.grid import Grid, crs_name, map_points
 
 MIN_OVERLAP = 0.1
 """Least share of the earlier photograph that the later one must cover."""
@@ -80,13 +80,13 @@ def overlap_fraction(before: Grid, after: Grid) -> float:
         (np.arange(_LATTICE) + 0.5) * before.width / _LATTICE,
         (np.arange(_LATTICE) + 0.5) * before.height / _LATTICE,
     )
-    x, y = before.transform * (columns.ravel(), rows.ravel())  # type: ignore[operator]
+    x, y = map_points(before.transform, columns.ravel(), rows.ravel())
     if before.crs != after.crs:
         try:
             x, y = (np.asarray(v) for v in transform_points(before.crs, after.crs, x, y))
         except RasterioError:
             return 0.0
-    columns, rows = (~after.transform) * (x, y)
+    columns, rows = map_points(~after.transform, x, y)
     with np.errstate(invalid="ignore"):
         inside = (columns >= 0) & (columns <= after.width) & (rows >= 0) & (rows <= after.height)
     return float(inside.mean())
@@ -105,15 +105,14 @@ def differences(before: Grid, after: Grid) -> tuple[str, ...]:
     if np.abs(linear).max() > allowed:
         rotated = any(g.transform.b or g.transform.d for g in (before, after))
         found.append("resolution or rotation" if rotated else "resolution")
-    column, row = (~before.transform) * (after.transform.c, after.transform.f)
+    corner = np.array(after.transform.c), np.array(after.transform.f)
+    column, row = map_points(~before.transform, *corner)
     if np.hypot(column, row) > 0.1:
         found.append(f"offset ({column:+.2f}, {row:+.2f} px)")
     return tuple(found)
 
 
-def _place_on_earth(
-    before: Grid, after: Grid, names: tuple[str, str], *, align: bool
-) -> Placement:
+def _place_on_earth(before: Grid, after: Grid, names: tuple[str, str], *, align: bool) -> Placement:
     if before.same_as(after):
         return Placement(before, 1.0, False)
     overlap = overlap_fraction(before, after)
@@ -141,9 +140,7 @@ def _place_on_earth(
 def _place_without_crs(before: Grid, after: Grid, names: tuple[str, str]) -> Placement:
     """Both have a transform, but at least one names no CRS: equal transforms or nothing."""
     if not replace(before, crs=None).same_as(replace(after, crs=None)):
-        lacking = [
-            name for name, g in zip(names, (before, after), strict=True) if g.crs is None
-        ]
+        lacking = [name for name, g in zip(names, (before, after), strict=True) if g.crs is None]
         raise _mismatch(
             before,
             after,

@@ -72,8 +72,7 @@ def write_report(
 
     Pictures are embedded, downscaled to 1024 pixels on the longer side (512 on pages with more
     than 12 pairs, 256 above 80). The page reads in light and dark and in print, and works
-    without its script.
-    It is written under a temporary name and moved into place.
+    without its script. It is written under a temporary name and moved into place.
 
     Args:
         out: Folder, created if missing.
@@ -87,7 +86,7 @@ def write_report(
     Raises:
         ValueError: A picture has another shape or type than its documentation says.
     """
-    side = next((side for n, side in _SIDES if len(entries) <= n), _SMALLEST_SIDE)
+    side = picture_side(len(entries))
     parts = [_entry(entry, number, side) for number, entry in enumerate(entries, start=1)]
     facts = _rows(rows or {})
     page = Template(PAGE).substitute(
@@ -107,6 +106,11 @@ def write_report(
         os.fsync(stream.fileno())
     os.replace(part, target)
     return target
+
+
+def picture_side(n_pairs: int) -> int:
+    """Longest side in pixels at which a page of `n_pairs` shows a picture."""
+    return next((side for n, side in _SIDES if n_pairs <= n), _SMALLEST_SIDE)
 
 
 def _policy() -> str:

@@ -32,7 +32,7 @@ meter { width: 9rem; height: .9rem; vertical-align: -.1rem; }
   background: var(--warn); color: var(--warn-ink); }
 .layout { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1.5rem; }
 .swipe { display: none; position: relative; margin: 0; overflow: hidden; border-radius: 6px;
-  touch-action: pan-y; --cut: 50%; }
+  align-self: start; touch-action: pan-y; --cut: 50%; }
 .live .swipe { display: block; }
 .swipe img { display: block; width: 100%; height: auto; }
 .swipe .over { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--cut)); }

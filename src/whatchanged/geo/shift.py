@@ -31,9 +31,7 @@ _MIN_VALID = 0.98
 # Gaussian low pass, in cycles a pixel: the highest frequencies differ most between dates.
 _PASS = 0.25
 
-GreyReader = Callable[
-    [Window], tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
-]
+GreyReader = Callable[[Window], tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)

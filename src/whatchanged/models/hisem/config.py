@@ -204,6 +204,7 @@ PRESETS: dict[str, HiSemConfig] = {
         encoder=EncoderConfig(kind="compact", start="efficientnet-lite0"),
         width=256,
         grid=16,
+        bdam=BDAMConfig(heads=4),
         hasd=HASDConfig(norm="group", hidden=512, expert_hidden=512),
     ),
 }
