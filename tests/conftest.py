@@ -44,3 +44,52 @@ def shared_data() -> Path:
             "captioned/ and masks/"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a small random HiSem that sees 64 pixels a side.
+
+    One pass in training mode gives its norms statistics, so that its answers depend on the
+    pictures as those of a trained model do.
+    """
+    import torch
+    from torch import nn
+
+    from whatchanged.data.tokens import SPECIALS, Vocabulary
+    from whatchanged.models.backbones import EncoderConfig
+    from whatchanged.models.hisem.config import BDAMConfig, DecoderConfig, HASDConfig, HiSemConfig
+    from whatchanged.models.hisem.model import HiSem
+    from whatchanged.train.hisem_task import save_hisem
+
+    config = HiSemConfig(
+        encoder=EncoderConfig(kind="compact", input_size=64, channels=32),
+        width=32,
+        grid=4,
+        bdam=BDAMConfig(layers=1, heads=4),
+        hasd=HASDConfig(norm="group", hidden=16, expert_hidden=16),
+        decoder=DecoderConfig(heads=4, max_len=9),
+    )
+    words = "a appear built farm field house houses new on pond road the trees".split()
+    torch.manual_seed(int(os.environ.get("TS","5")))
+    model = HiSem(config, len(SPECIALS) + len(words))
+    nn.init.normal_(model.decoder.embedding.weight)
+    for module in model.encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.encoder.train()
+    with torch.no_grad():
+        model.encoder(torch.randn(4, 3, 4, 4).repeat_interleave(16, 2).repeat_interleave(16, 3))
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_hisem(folder, model, "hisem-small", Vocabulary((*SPECIALS, *words)), {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_model() -> str:
+    """Name of the weights in the package; skips the test where they are not."""
+    from whatchanged.models import weights
+
+    if weights.locate("hisem-small") is None:
+        pytest.skip("the weights hisem-small are not in this copy of the package")
+    return "hisem-small"

@@ -99,7 +99,7 @@ def describe(
         _print_descriptions([description], as_json=as_json, named=False)
         return
     pairs = describing.find_pairs(before)
-    failures: list[tuple[PairPaths, WhatchangedError]] = []
+    failures = _Failures()
     descriptions = describing.describe_many(
         pairs,
         model=model,
@@ -115,11 +115,18 @@ def describe(
     _finish_pairs(failures, len(pairs))
 
 
-def _finish_pairs(failures: list[tuple[PairPaths, WhatchangedError]], n_pairs: int) -> None:
-    """Tell which pairs were left out, and leave with the code of the first failure."""
-    for paths, error in failures:
+class _Failures(list["tuple[PairPaths, WhatchangedError]"]):
+    """Pairs that could not be described, each told on stderr as soon as it is known."""
+
+    def append(self, failure: tuple[PairPaths, WhatchangedError]) -> None:
+        paths, error = failure
         text = f"error: {paths.before}, {paths.after}: {error}"
         typer.echo(console.printable(text), err=True)
+        super().append(failure)
+
+
+def _finish_pairs(failures: _Failures, n_pairs: int) -> None:
+    """Say how many pairs were left out, and leave with the code of the first failure."""
     if failures:
         typer.echo(f"{len(failures)} of {n_pairs} pairs could not be described", err=True)
         raise typer.Exit(exit_code(failures[0][1]))

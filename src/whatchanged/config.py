@@ -29,6 +29,8 @@ def load_config(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"configuration {path} is not UTF-8 text") from error
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -71,7 +73,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
             raise UsageError(f"override '{override}' is not of the form key=value")
-        _set(result, dotted.split("."), _scalar(text), override)
+        _set(result, dotted.split("."), _scalar(text, override), override)
     return result
 
 
@@ -87,9 +89,13 @@ def apply_mapping(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[s
     return result
 
 
-def _scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text; people mean a number
+def _scalar(text: str, override: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"override '{override}' is not valid YAML", hint="quote it") from error
+    # YAML 1.1 reads a bare 1e-4 as text; people mean a number.
+    if isinstance(value, str) and value == text.strip() and value[:1] in set("+-.0123456789"):
         try:
             return float(value)
         except ValueError:

@@ -34,7 +34,8 @@ def describe(
         align: Warp the later photograph onto the earlier one's grid.
         beam: Captions kept while decoding; 1 is greedy (HiSem, IV-C).
         explain: Also return the change map and where each word looked.
-        out: Folder for `report.html`, `run.json` and, with `explain`, pictures.
+        out: Folder for `captions.jsonl`, `report.html`, `run.json` and, with `explain`,
+            pictures.
 
     Raises:
         InputError: A photograph that cannot be read or is refused.
@@ -72,11 +73,14 @@ def describe_many(
         out: Folder for one report of all pairs.
         batch_size: Pairs of one size that run together.
         failures: Where pairs that cannot be read are put; None raises at the first.
+
+    Raises:
+        InputError: Without `failures`: as in `describe`, and so the other errors of a pair.
+        UsageError: `beam` or `batch_size` is below 1, or `out` cannot be written.
+        WeightsUnavailableError: The model cannot be had.
     """
     listed = list(pairs)
-    loaded = load_model(str(model))
-    writer = None if out is None else ProductWriter(Path(out), len(listed))
-    failed = [] if failures is None else failures
+    loaded = load_model(model)
     described = describe_pairs(
         loaded,
         listed,
@@ -85,11 +89,13 @@ def describe_many(
         beam=beam,
         explain=explain,
         batch_size=batch_size,
-        failures=None if failures is None else failed,
+        failures=failures,
     )
-    for description in described:
-        if writer is not None:
+    if out is None:
+        yield from described
+        return
+    with ProductWriter(Path(out), len(listed), loaded.name, loaded.sha256) as writer:
+        for description in described:
             writer.add(description)
-        yield description
-    if writer is not None:
-        writer.close(failed)
+            yield description
+        writer.close(failures or ())

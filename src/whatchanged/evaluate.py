@@ -14,6 +14,7 @@ from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import PictureStore
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
+from whatchanged.errors import DatasetError
 from whatchanged.metrics.captions import CaptionBreakdown, MeteorBackend, score_breakdown
 from whatchanged.predict import CaptionModel
 
@@ -67,13 +68,16 @@ def evaluate_captions(
     """Describe every pair of a split in LEVIR-CC's layout and score the captions as words.
 
     The modal caption of the second floor is the most frequent one of the training split's
-    changed pairs, the first in the alphabet where several are.
+    changed pairs, the first in the alphabet where several are; without such pairs that floor
+    is left out.
 
     Raises:
-        DatasetError: The data set is broken or missing.
+        DatasetError: The data set is broken or missing, or has no such split.
     """
     data = load_levir_cc(Path(root))
     samples = data.of_split(split)
+    if not samples:
+        raise DatasetError(f"{root} has no pairs of split '{split}'", hint="train, val or test")
     predictions = predict_samples(model, samples, beam=beam)
     references = [sample.captions for sample in samples]
     changed = [sample.changed for sample in samples]
@@ -121,12 +125,17 @@ def floor_captions(
     """Return the captions of predictors that see no picture.
 
     `constant` says of every pair that nothing changed. `right label + modal caption` knows
-    which pairs changed and says one sentence of all of them.
+    which pairs changed and says one sentence of all of them; it is left out where no training
+    pair changed.
+
+    Args:
+        train: Training pairs, the source of the modal caption.
+        changed: Label of every pair to be described.
     """
     constant = tuple(tokenise(UNCHANGED_CAPTION))
     counts = Counter(caption for sample in train if sample.changed for caption in sample.captions)
-    modal = min(counts, key=lambda caption: (-counts[caption], caption))
-    return {
-        "constant": [constant] * len(changed),
-        "right label + modal caption": [modal if c else constant for c in changed],
-    }
+    floors = {"constant": [constant] * len(changed)}
+    if counts:
+        modal = min(counts, key=lambda caption: (-counts[caption], caption))
+        floors["right label + modal caption"] = [modal if c else constant for c in changed]
+    return floors

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatchanged.data.tokens import UNCHANGED_SENTENCES, Vocabulary, tokenise
-from whatchanged.errors import CheckpointError, InputError, UsageError, WhatchangedError
+from whatchanged.errors import CheckpointError, UsageError, WhatchangedError
 from whatchanged.geo.listing import PairPaths
-from whatchanged.geo.pair import PairPixels, PairReport, open_pair
+from whatchanged.geo.pair import PairPixels, PairReport
 from whatchanged.models import weights
 from whatchanged.models.backbones import normalise
-from whatchanged.models.checkpoint import load_checkpoint
+from whatchanged.models.checkpoint import MANIFEST, load_checkpoint
 from whatchanged.models.hisem.model import HiSem
 from whatchanged.models.outputs import HiSemMemory, Hypothesis
-from whatchanged.prepare import Scale, choose_scale, fit_pixels, read_reduced
+from whatchanged.prepare import PreparedPair, Scale, choose_scale, group, prepare, read_ahead
 
 log = logging.getLogger(__name__)
-
-_READERS = 2
 
 __all__ = [
     "Caption",
@@ -81,8 +79,10 @@ class Description:
         model_sha256: Of the checkpoint's manifest.
         warnings: What a user should know of the input.
         report: What was found of the pair's grids, stretch and shift; None for arrays.
+        reading: Grid of the pair, and file, bands and type of both dates, as plain values;
+            None for arrays.
         scale: The size at which the model saw the pair.
-        pixels: The photographs as read, for reports.
+        pixels: The photographs as read, for reports; large ones reduced by a whole factor.
         explanation: On request.
     """
 
@@ -96,6 +96,7 @@ class Description:
     model_sha256: str
     warnings: tuple[str, ...]
     report: PairReport | None
+    reading: dict[str, Any] | None
     scale: Scale
     pixels: PairPixels
     explanation: Explanation | None = None
@@ -142,36 +143,51 @@ class CaptionModel:
         """Return up to `beam` captions a pair, best first."""
         return self.hisem.generate(memory, beam=beam)
 
-    def text(self, hypothesis: Hypothesis) -> str:
-        """Return a hypothesis as a sentence."""
-        return " ".join(self.vocabulary.decode(hypothesis.ids))
+    def caption(self, hypothesis: Hypothesis) -> Caption:
+        """Return a hypothesis as a sentence with its mean log probability a word."""
+        # END is one of the words, unless the longest caption was cut off before it.
+        n_words = min(len(hypothesis.ids) + 1, self.hisem.config.decoder.max_len - 1)
+        text = " ".join(self.vocabulary.decode(hypothesis.ids))
+        return Caption(text, hypothesis.log_probability / n_words)
 
 
-@lru_cache(maxsize=2)
 def load_model(model: str | Path = "hisem-small") -> CaptionModel:
     """Load a captioning model by name or from its checkpoint folder.
+
+    The last two models stay in memory; a checkpoint that was replaced is read again.
 
     Raises:
         WeightsUnavailableError: No source has the named weights.
         CheckpointError: Damaged, or of another family.
     """
+    folder = weights.require(model).resolve()
+    manifest = folder / MANIFEST
+    return _load(str(model), folder, manifest.stat().st_mtime_ns if manifest.is_file() else 0)
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, folder: Path, changed_ns: int) -> CaptionModel:
+    """Load a checkpoint; `changed_ns` tells one that was replaced from the one remembered."""
     from whatchanged.config import from_mapping
     from whatchanged.models.hisem.config import HiSemConfig
 
-    saved = load_checkpoint(weights.require(model))
+    saved = load_checkpoint(folder)
     if saved.family != "hisem":
         raise CheckpointError(
-            f"{model} is a checkpoint of family '{saved.family}', which writes no captions",
+            f"{name} is a checkpoint of family '{saved.family}', which writes no captions",
             hint="use hisem-small, or the best/ folder of a run of task hisem",
         )
-    vocabulary = Vocabulary(tuple(saved.extras["vocabulary"]["words"]))
-    hisem = HiSem(from_mapping(HiSemConfig, saved.config["model"]), len(vocabulary))
     try:
+        vocabulary = Vocabulary(tuple(saved.extras["vocabulary"]["words"]))
+        hisem = HiSem(from_mapping(HiSemConfig, saved.config["model"]), len(vocabulary))
         hisem.load_state_dict({k: v.float() for k, v in saved.tensors.items()})
-    except RuntimeError as error:
-        raise CheckpointError(f"{model}: weights and configuration do not fit: {error}") from error
+    except (KeyError, TypeError, RuntimeError, WhatchangedError) as error:
+        raise CheckpointError(
+            f"{name}: vocabulary, configuration and weights do not fit together: {error}",
+            hint="the checkpoint is of another version of whatchanged; use one of this version",
+        ) from error
     hisem.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return CaptionModel(hisem, vocabulary, str(model), saved.manifest.sha256)
+    return CaptionModel(hisem, vocabulary, name, saved.manifest.sha256)
 
 
 def describe_pairs(
@@ -196,11 +212,20 @@ def describe_pairs(
         explain: Also return the change map and where each word looked.
         batch_size: Pairs of one size that run together.
         failures: Where pairs that cannot be read are put; None raises at the first.
+
+    Raises:
+        UsageError: `beam` or `batch_size` is below 1.
     """
-    if beam < 1:
-        raise UsageError(f"beam is {beam}; it must be at least 1")
+    for name, value in (("beam", beam), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}; it must be at least 1")
     trained = loaded.hisem.config.encoder.input_size
-    for batch in _batches(_read_ahead(pairs, bands, align, trained, failures), batch_size):
+    noted: set[str] = set()
+    for batch in group(read_ahead(pairs, bands, align, trained, failures), batch_size):
+        for scale in (pair.scale.describe() for pair in batch):
+            if scale not in noted:  # once a size, not once a pair
+                noted.add(scale)
+                log.info("%s", scale)
         yield from _describe_batch(loaded, batch, beam, explain)
 
 
@@ -213,104 +238,38 @@ def describe_arrays(
     beam: int = 3,
     explain: bool = False,
 ) -> Description:
-    """Say what changed between two pictures [H, W, 3] uint8, RGB, on one grid."""
-    if before.shape != after.shape or before.ndim != 3 or before.shape[2] != 3:
-        raise UsageError(f"pictures are {before.shape} and {after.shape}, not both [H, W, 3]")
-    loaded = load_model(str(model))
+    """Say what changed between two pictures of one place on one grid.
+
+    Args:
+        before: Earlier picture, [H, W, 3] uint8, RGB.
+        after: Later picture, likewise.
+        model: Named weights or a checkpoint folder.
+        gsd_m: Ground sampling distance in metres per pixel; None where unknown.
+        beam: Captions kept while decoding.
+        explain: Also return the change map and where each word looked.
+
+    Raises:
+        UsageError: Arrays of another shape or type, or a number below what it can be.
+    """
+    for picture in (before, after):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+            raise UsageError(f"a picture is {picture.shape}, not [H, W, 3]")
+        if picture.dtype != np.uint8:
+            raise UsageError(f"a picture holds {picture.dtype} values, not uint8")
+    if before.shape != after.shape:
+        raise UsageError(f"pictures are {before.shape} and {after.shape}, not on one grid")
+    if gsd_m is not None and not 0 < gsd_m < math.inf:
+        raise UsageError(f"gsd_m is {gsd_m}; it must be metres a pixel above 0")
+    loaded = load_model(model)
     pixels = PairPixels(before, after, np.ones(before.shape[:2], bool))
-    scale = choose_scale(*before.shape[:2], gsd_m, loaded.hisem.config.encoder.input_size)
-    ready = _ready(PairPaths(Path("before"), Path("after")), pixels, scale, None, [])
+    height, width = before.shape[:2]
+    scale = choose_scale(height, width, gsd_m, loaded.hisem.config.encoder.input_size)
+    ready = prepare(PairPaths(Path("before"), Path("after")), pixels, scale)
     return _describe_batch(loaded, [ready], beam, explain)[0]
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A pair as the model will see it, [3, h, w] a date."""
-
-    paths: PairPaths
-    before: NDArray[np.uint8]
-    after: NDArray[np.uint8]
-    pixels: PairPixels
-    scale: Scale
-    report: PairReport | None
-    warnings: tuple[str, ...]
-
-
-def _read_ahead(
-    pairs: Iterable[PairPaths],
-    bands: Sequence[int] | None,
-    align: bool,
-    trained: int,
-    failures: list[tuple[PairPaths, WhatchangedError]] | None,
-) -> Iterator[_Ready]:
-    """Read a few pairs ahead on threads; GDAL and Pillow work outside the interpreter lock."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        waiting: list[tuple[PairPaths, Future[_Ready]]] = []
-        source = iter(pairs)
-
-        def refill() -> None:
-            while len(waiting) < 2 * _READERS:
-                paths = next(source, None)
-                if paths is None:
-                    return
-                waiting.append((paths, pool.submit(_read, paths, bands, align, trained)))
-
-        refill()
-        while waiting:
-            paths, future = waiting.pop(0)
-            try:
-                ready = future.result()
-            except WhatchangedError as error:
-                if failures is None:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                failures.append((paths, error))
-                ready = None
-            refill()
-            if ready is not None:
-                yield ready
-
-
-def _read(
-    paths: PairPaths, bands: Sequence[int] | None, align: bool, trained: int
-) -> _Ready:
-    with open_pair(paths.before, paths.after, bands=bands, align=align) as pair:
-        scale = choose_scale(*pair.grid.shape, pair.grid.gsd_m, trained)
-        pixels = read_reduced(pair, scale.height, scale.width)
-        return _ready(paths, pixels, scale, pair.report, pair.report.warnings)
-
-
-def _ready(
-    paths: PairPaths,
-    pixels: PairPixels,
-    scale: Scale,
-    report: PairReport | None,
-    warnings: Sequence[str],
-) -> _Ready:
-    if not pixels.valid.any():
-        raise InputError(
-            f"{paths.before} and {paths.after} have no pixel that is valid in both",
-            hint="check nodata values and that both cover the same place",
-        )
-    before, after, note = fit_pixels(pixels, scale)
-    notes = tuple(text for text in (*warnings, scale.note, note) if text)
-    return _Ready(paths, before, after, pixels, scale, report, notes)
-
-
-def _batches(pairs: Iterator[_Ready], size: int) -> Iterator[list[_Ready]]:
-    """Group consecutive pairs of one model size."""
-    batch: list[_Ready] = []
-    for pair in pairs:
-        if batch and (len(batch) == size or batch[0].before.shape != pair.before.shape):
-            yield batch
-            batch = []
-        batch.append(pair)
-    if batch:
-        yield batch
-
-
 def _describe_batch(
-    model: CaptionModel, batch: list[_Ready], beam: int, explain: bool
+    model: CaptionModel, batch: list[PreparedPair], beam: int, explain: bool
 ) -> list[Description]:
     before = torch.from_numpy(np.stack([pair.before for pair in batch]))
     after = torch.from_numpy(np.stack([pair.after for pair in batch]))
@@ -320,7 +279,7 @@ def _describe_batch(
     explanations = _explain(model, memory, found) if explain else [None] * len(batch)
     descriptions = []
     for index, (pair, hypotheses) in enumerate(zip(batch, found, strict=True)):
-        captions = tuple(Caption(model.text(h), _per_word(h)) for h in hypotheses)
+        captions = tuple(model.caption(hypothesis) for hypothesis in hypotheses)
         if probabilities is None:  # a model without image-level routing says it in words only
             same = tuple(tokenise(captions[0].text)) in _UNCHANGED
             changed, probability = not same, float(not same)
@@ -338,16 +297,13 @@ def _describe_batch(
                 model_sha256=model.sha256,
                 warnings=pair.warnings,
                 report=pair.report,
+                reading=pair.reading,
                 scale=pair.scale,
                 pixels=pair.pixels,
                 explanation=explanations[index],
             )
         )
     return descriptions
-
-
-def _per_word(hypothesis: Hypothesis) -> float:
-    return hypothesis.log_probability / (len(hypothesis.ids) + 1)  # END counts as a word
 
 
 _UNCHANGED = {tuple(tokenise(sentence)) for sentence in UNCHANGED_SENTENCES}

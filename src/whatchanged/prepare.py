@@ -1,21 +1,30 @@
-"""From a pair of photographs of any size to the pixels a model was trained on."""
+"""From pairs of photographs of any size to the pixels a model was trained on."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.windows import Window
 
-from whatchanged.geo.pair import PairPixels, ScenePair
+from whatchanged.errors import InputError, WhatchangedError
+from whatchanged.geo.listing import PairPaths
+from whatchanged.geo.pair import PairPixels, PairReport, ScenePair, open_pair
 
 FINEST_GSD, COARSEST_GSD = 0.5, 2.0  # metres a pixel that the shipped model has seen
 STRIDE = 32  # sides of model input are multiples of it
 LARGEST = 512  # longest side of model input, pixels: four times the trained area
-_STRIP_PIXELS = 16_000_000  # a larger pair is read in strips and reduced on the way
+_STRIP_PIXELS = 4_194_304  # a larger pair is read in strips and reduced on the way
+_KEPT = 1024  # pictures kept for reports are at least this long, and less than twice this
+_READERS = 2
 _LITTLE_VALID = 0.5
 
 
@@ -27,13 +36,21 @@ class Scale:
         height: Pixels, a multiple of 32.
         width: Pixels, a multiple of 32.
         gsd_m: Metres per pixel at that size, None where unknown.
+        source: Rows and columns of the picture itself.
         note: What a user should know of it; empty where nothing was lost.
     """
 
     height: int
     width: int
     gsd_m: float | None
+    source: tuple[int, int]
     note: str
+
+    def describe(self) -> str:
+        """One line for people: the picture's size and what the model sees of it."""
+        ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
+        rows, columns = self.source
+        return f"{columns} x {rows} pixels, seen at {self.width} x {self.height}{ground}"
 
 
 def choose_scale(height: int, width: int, gsd_m: float | None, trained: int) -> Scale:
@@ -55,7 +72,8 @@ def choose_scale(height: int, width: int, gsd_m: float | None, trained: int) -> 
     factor = min(factor, LARGEST / max(height, width))
     rows, columns = (max(STRIDE, round(n * factor / STRIDE) * STRIDE) for n in (height, width))
     seen = None if gsd_m is None else gsd_m * math.sqrt(height * width / (rows * columns))
-    return Scale(rows, columns, seen, _scale_note(height, width, rows, columns, seen))
+    note = _scale_note(height, width, rows, columns, seen)
+    return Scale(rows, columns, seen, (height, width), note)
 
 
 def _scale_note(height: int, width: int, rows: int, columns: int, gsd_m: float | None) -> str:
@@ -81,8 +99,9 @@ def _scale_note(height: int, width: int, rows: int, columns: int, gsd_m: float |
 def read_reduced(pair: ScenePair, height: int, width: int) -> PairPixels:
     """Read a whole pair, reduced by a whole factor on the way where it is large.
 
-    Memory is bounded by a strip, not by the scene. A reduced pixel is the mean of its valid
-    pixels and valid if half of them are.
+    Memory is bounded by a strip of 4 million pixels and the result, not by the scene. A reduced
+    pixel is the mean of its valid pixels and valid if half of them are. Rows and columns at the
+    end that do not fill a reduced pixel are left out.
 
     Args:
         pair: Open pair.
@@ -90,10 +109,11 @@ def read_reduced(pair: ScenePair, height: int, width: int) -> PairPixels:
         width: Columns likewise.
     """
     rows, columns = pair.grid.shape
-    factor = max(1, min(rows // height, columns // width))
-    if rows * columns <= _STRIP_PIXELS or factor == 1:
+    # One row of the result needs `factor` rows of the scene, which must fit into a strip.
+    factor = min(rows // height, columns // width, _STRIP_PIXELS // columns)
+    if rows * columns <= _STRIP_PIXELS or factor <= 1:
         return pair.read()
-    strip = max(1, _STRIP_PIXELS // (columns * factor)) * factor
+    strip = _STRIP_PIXELS // (columns * factor) * factor
     parts = []
     for top in range(0, rows - rows % factor, strip):
         size = min(strip, rows - rows % factor - top)
@@ -114,8 +134,9 @@ def _reduce(pixels: PairPixels, factor: int) -> PairPixels:
 
     def mean(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         kept = picture.reshape(*blocks, 3) * valid[..., None]
-        total = kept.sum((1, 3), dtype=np.uint64)
-        return (total / np.maximum(count, 1)[..., None] + 0.5).astype(np.uint8)
+        total = kept.sum((1, 3), dtype=np.uint32)  # a factor is at most 362
+        shade: NDArray[np.uint8] = (total / np.maximum(count, 1)[..., None] + 0.5).astype(np.uint8)
+        return shade
 
     return PairPixels(mean(pixels.before), mean(pixels.after), count * 2 >= factor * factor)
 
@@ -144,3 +165,126 @@ def _resize(picture: NDArray[np.uint8], scale: Scale) -> NDArray[np.uint8]:
         )
         picture = np.asarray(image)
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A pair as the model will see it.
+
+    Attributes:
+        paths: Its files.
+        before: Earlier picture, [3, h, w] uint8, sides multiples of 32.
+        after: Later picture, likewise.
+        pixels: The photographs as read, large ones reduced by a whole factor.
+        scale: How h and w were chosen.
+        report: What was found at opening; None for arrays.
+        reading: Grid, and file, bands and type of both dates; None for arrays.
+        warnings: What a user should know of it.
+    """
+
+    paths: PairPaths
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    pixels: PairPixels
+    scale: Scale
+    report: PairReport | None
+    reading: dict[str, Any] | None
+    warnings: tuple[str, ...]
+
+
+def read_ahead(
+    pairs: Iterable[PairPaths],
+    bands: Sequence[int] | None,
+    align: bool,
+    trained: int,
+    failures: list[tuple[PairPaths, WhatchangedError]] | None,
+) -> Iterator[PreparedPair]:
+    """Read a few pairs ahead on threads, in order.
+
+    GDAL and Pillow work outside the interpreter lock.
+
+    Args:
+        pairs: The pairs.
+        bands: As in `open_pair`.
+        align: As in `open_pair`.
+        trained: Side of the model's training pictures, pixels.
+        failures: Where pairs that cannot be read are put; None raises at the first.
+    """
+    pool = ThreadPoolExecutor(_READERS)
+    waiting: deque[tuple[PairPaths, Future[PreparedPair]]] = deque()
+    source = iter(pairs)
+
+    def refill() -> None:
+        for paths in islice(source, 2 * _READERS - len(waiting)):
+            waiting.append((paths, pool.submit(_read, paths, bands, align, trained)))
+
+    try:
+        refill()
+        while waiting:
+            paths, future = waiting.popleft()
+            try:
+                prepared = future.result()
+            except WhatchangedError as error:
+                if failures is None:
+                    raise
+                failures.append((paths, error))
+                refill()
+                continue
+            refill()
+            yield prepared
+    finally:  # also when nobody wants the rest
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(paths: PairPaths, bands: Sequence[int] | None, align: bool, trained: int) -> PreparedPair:
+    with open_pair(paths.before, paths.after, bands=bands, align=align) as pair:
+        scale = choose_scale(*pair.grid.shape, pair.grid.gsd_m, trained)
+        times = max(1, _KEPT // max(scale.height, scale.width))
+        pixels = read_reduced(pair, times * scale.height, times * scale.width)
+        return prepare(paths, pixels, scale, pair.report, _reading(pair))
+
+
+def _reading(pair: ScenePair) -> dict[str, Any]:
+    dates = {
+        name: {"path": str(scene.path), "bands": list(scene.bands), "dtype": str(scene.dtype)}
+        for name, scene in (("before", pair.before), ("after", pair.after))
+    }
+    return {"grid": pair.grid.to_dict(), **dates}
+
+
+def prepare(
+    paths: PairPaths,
+    pixels: PairPixels,
+    scale: Scale,
+    report: PairReport | None = None,
+    reading: dict[str, Any] | None = None,
+) -> PreparedPair:
+    """Bring a pair that was read to the model's size; arguments as in `PreparedPair`.
+
+    Raises:
+        InputError: No pixel is valid in both dates.
+    """
+    if not pixels.valid.any():
+        raise InputError(
+            f"{paths.before} and {paths.after} have no pixel that is valid in both",
+            hint="check nodata values and that both cover the same place",
+        )
+    before, after, note = fit_pixels(pixels, scale)
+    found = () if report is None else report.warnings
+    notes = tuple(text for text in (*found, scale.note, note) if text)
+    return PreparedPair(paths, before, after, pixels, scale, report, reading, notes)
+
+
+def group(pairs: Iterator[PreparedPair], size: int) -> Iterator[list[PreparedPair]]:
+    """Group consecutive pairs of one model size."""
+    batch: list[PreparedPair] = []
+    for pair in pairs:
+        if batch and batch[0].before.shape != pair.before.shape:
+            yield batch
+            batch = []
+        batch.append(pair)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

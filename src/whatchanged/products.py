@@ -6,15 +6,17 @@ folder that has it is whole.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,98 +24,142 @@ from PIL import Image
 
 from whatchanged import __version__
 from whatchanged.errors import UsageError, WhatchangedError
-from whatchanged.explain import overlay, word_figure
 from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.report import ReportEntry, picture_side, write_report
-from whatchanged.predict import Description
+from whatchanged.predict import Description, Explanation
 
 SHOWN = 500  # pairs on one page; captions.jsonl has all
+_CAPTIONS, _RUN = "captions.jsonl", "run.json"
+_EXPLAINED_SIDE = 1024  # longest side of a change map in the folder, pixels
 
 
-@dataclass
 class ProductWriter:
-    """Collects the descriptions of a run and writes its folder.
+    """Collects the descriptions of a run and writes its folder; use it in a ``with`` block.
 
-    Attributes:
+    Left without `close`, it takes away what it had begun.
+
+    Args:
         out: Folder, made where it is absent.
         n_pairs: Pairs the run set out to describe; decides how large the report's pictures are.
+        model: Name or folder of the model.
+        model_sha256: Of the checkpoint's manifest.
+
+    Raises:
+        UsageError: The folder cannot be written.
     """
 
-    out: Path
-    n_pairs: int
-    started: float = field(default_factory=time.time)
-    _entries: list[ReportEntry] = field(default_factory=list)
-    _inputs: list[dict[str, Any]] = field(default_factory=list)
-    _model: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Make the folder and begin `captions.jsonl` beside its final name."""
+    def __init__(self, out: Path, n_pairs: int, model: str, model_sha256: str) -> None:
+        self.out = out
+        self.n_pairs = n_pairs
+        self._model = {"name": model, "sha256": model_sha256}
+        self._started = time.time()
+        self._entries: list[ReportEntry] = []
+        self._records: list[dict[str, Any]] = []
+        self._made = not out.exists()
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._captions = (self.out / "captions.jsonl.part").open("w", encoding="utf-8")
+            out.mkdir(parents=True, exist_ok=True)
+            self._captions = (out / f"{_CAPTIONS}.part").open("w", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--out {self.out} cannot be written: {error.strerror}") from error
+            raise UsageError(
+                f"--out {out} cannot be written: {error.strerror}",
+                hint="name a folder that you may write to",
+            ) from error
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take away what was begun, unless it was closed."""
+        self._captions.close()
+        (self.out / f"{_CAPTIONS}.part").unlink(missing_ok=True)
+        if self._made:
+            with suppress(OSError):  # not empty: it has products
+                self.out.rmdir()
 
     def add(self, description: Description) -> None:
-        """Take the next description."""
+        """Take the next description; its explanation, if it has one, is drawn at once."""
         self._captions.write(json.dumps(description.to_json()) + "\n")
-        self._model = {"name": description.model, "sha256": description.model_sha256}
-        self._inputs.append(_input_record(description))
-        if len(self._entries) >= SHOWN:
-            return
-        overlays: dict[str, NDArray[Any]] = {}
+        side = picture_side(self.n_pairs)
+        drawn: dict[str, NDArray[np.uint8]] = {}
+        files: list[str] = []
         if description.explanation is not None:
-            overlays = self._explain(description)
-        self._entries.append(_entry(description, overlays, picture_side(self.n_pairs)))
+            drawn, files = self._draw(description, description.explanation)
+        self._records.append({**_record(description), "pictures": files})
+        if len(self._entries) < SHOWN:
+            overlays = {name: _shrunk(picture, side) for name, picture in drawn.items()}
+            self._entries.append(_entry(description, overlays, side))
 
     def close(self, failures: Sequence[tuple[PairPaths, WhatchangedError]] = ()) -> Path:
         """Write everything and return the path of the report."""
+        self._begin()
         self._captions.flush()
         os.fsync(self._captions.fileno())
         self._captions.close()
-        os.replace(self.out / "captions.jsonl.part", self.out / "captions.jsonl")
+        os.replace(self.out / f"{_CAPTIONS}.part", self.out / _CAPTIONS)
         title = "What changed" if self.n_pairs == 1 else f"What changed in {self.n_pairs} pairs"
-        report = write_report(self.out, title=title, entries=self._entries, rows=self._facts())
+        rows = self._facts()
+        if len(self._records) > SHOWN:
+            rows["shown here"] = f"the first {SHOWN} pairs; {_CAPTIONS} has all"
+        if failures:
+            rows["not described"] = f"{len(failures)} pairs, see {_RUN}"
+        report = write_report(self.out, title=title, entries=self._entries, rows=rows)
         record = {
             **self._facts(),
             "model": self._model,
-            "seconds": round(time.time() - self.started, 3),
-            "pairs": self._inputs,
+            "seconds": round(time.time() - self._started, 3),
+            "pairs": self._records,
             "failures": [
-                {"before": str(p.before), "after": str(p.after), "error": e.message}
-                for p, e in failures
+                {"before": str(paths.before), "after": str(paths.after), "error": error.message}
+                for paths, error in failures
             ],
         }
-        _write_text(self.out / "run.json", json.dumps(record, indent=1))
+        _write(self.out / _RUN, json.dumps(record, indent=1).encode())
         return report
+
+    def _begin(self) -> None:
+        """Take the mark of a whole folder off an earlier run's before a file of it changes."""
+        (self.out / _RUN).unlink(missing_ok=True)
 
     def _facts(self) -> dict[str, Any]:
         return {
             "whatchanged": __version__,
-            "model": f"{self._model.get('name')} ({self._model.get('sha256', '')[:12]})",
+            "model": f"{self._model['name']} ({self._model['sha256'][:12]})",
             "torch": version("torch"),
             "python": platform.python_version(),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
         }
 
-    def _explain(self, description: Description) -> dict[str, NDArray[Any]]:
-        explanation = description.explanation
-        assert explanation is not None
-        after = _shrunk(description.pixels.after, 1024)
-        heat = overlay(after, explanation.change_map)
-        prefix = "" if self.n_pairs == 1 else f"{len(self._inputs):05d}_"
-        _save_png(self.out / f"{prefix}change_map.png", heat)
-        figure = word_figure(_shrunk(after, 256), explanation)
-        partial = self.out / f"{prefix}words.png.part"
-        figure.savefig(partial, dpi=110, format="png")
-        words = np.asarray(Image.open(partial).convert("RGB"))
-        os.replace(partial, self.out / f"{prefix}words.png")
-        return {"change map (BDAM)": heat, "where each word looked": words}
+    def _draw(
+        self, description: Description, explanation: Explanation
+    ) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+        """Draw both pictures into the folder; return them by title, and their names."""
+        from whatchanged.explain import overlay, word_figure  # matplotlib takes half a second
+
+        self._begin()
+        after = _shrunk(description.pixels.after, _EXPLAINED_SIDE)
+        figure, words = word_figure(_shrunk(after, 256), explanation), io.BytesIO()
+        figure.savefig(words, dpi=110, format="png")
+        drawn = {
+            "change map (BDAM)": overlay(after, explanation.change_map),
+            "where each word looked": np.asarray(Image.open(words).convert("RGB")),
+        }
+        # Numbered as the lines of captions.jsonl, from 0.
+        prefix = "" if self.n_pairs == 1 else f"{len(self._records):05d}_"
+        files = [f"{prefix}change_map.png", f"{prefix}words.png"]
+        for name, picture in zip(files, drawn.values(), strict=True):
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, format="PNG")
+            _write(self.out / name, content.getvalue())
+        return drawn, files
 
 
-def _entry(
-    description: Description, overlays: dict[str, NDArray[Any]], side: int
-) -> ReportEntry:
+def _entry(description: Description, overlays: dict[str, NDArray[Any]], side: int) -> ReportEntry:
     return ReportEntry(
         before=_shrunk(description.pixels.before, side),
         after=_shrunk(description.pixels.after, side),
@@ -128,27 +174,22 @@ def _entry(
 
 
 def _facts_of(description: Description) -> dict[str, Any]:
-    scale = description.scale
-    facts: dict[str, Any] = {"before": description.before, "after": description.after}
-    height, width = description.pixels.valid.shape
-    facts["read as"] = f"{width} x {height} pixels"
-    facts["seen by the model as"] = f"{scale.width} x {scale.height} pixels" + (
-        "" if scale.gsd_m is None else f", {scale.gsd_m:.2f} m a pixel"
-    )
-    facts["valid in both"] = f"{description.pixels.valid.mean():.1%}"
-    return facts
+    return {
+        "before": description.before,
+        "after": description.after,
+        "size": description.scale.describe(),
+        "valid in both": f"{description.pixels.valid.mean():.1%}",
+    }
 
 
-def _input_record(description: Description) -> dict[str, Any]:
-    report = description.report
+def _record(description: Description) -> dict[str, Any]:
+    """Return what `run.json` says of a pair: the contract's keys, and how it was read."""
+    report, scale = description.report, description.scale
     return {
         **description.to_json(),
-        "grid": None if report is None else report.to_dict(),
-        "seen": {
-            "height": description.scale.height,
-            "width": description.scale.width,
-            "gsd_m": description.scale.gsd_m,
-        },
+        "reading": description.reading,
+        "report": None if report is None else report.to_dict(),
+        "seen": {"height": scale.height, "width": scale.width, "gsd_m": scale.gsd_m},
     }
 
 
@@ -161,13 +202,10 @@ def _shrunk(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
-def _save_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    partial = path.with_name(path.name + ".part")
-    Image.fromarray(picture).save(partial, format="PNG")
-    os.replace(partial, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(part, path)

@@ -55,8 +55,8 @@ class FakeDescription:
         return self.record
 
 
-class FakePredict:
-    """Stands in for ``whatchanged.predict`` and keeps what it was asked."""
+class FakeDescribing:
+    """Stands in for ``whatchanged.describing`` and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -90,10 +90,10 @@ def pair(before: str, after: str) -> SimpleNamespace:
 
 
 @pytest.fixture
-def predict(monkeypatch: pytest.MonkeyPatch) -> FakePredict:
-    fake = FakePredict()
-    monkeypatch.setattr(whatchanged, "predict", fake, raising=False)
-    monkeypatch.setitem(sys.modules, "whatchanged.predict", fake)
+def library(monkeypatch: pytest.MonkeyPatch) -> FakeDescribing:
+    fake = FakeDescribing()
+    monkeypatch.setattr(whatchanged, "describing", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "whatchanged.describing", fake)
     return fake
 
 
@@ -109,23 +109,23 @@ def whatchanged_process(*arguments: str) -> subprocess.CompletedProcess[str]:
 # --- describe --------------------------------------------------------------------------------
 
 
-def test_one_pair_prints_one_line(predict: FakePredict) -> None:
+def test_one_pair_prints_one_line(library: FakeDescribing) -> None:
     result = call("describe", "before.tif", "after.tif")
     assert result.exit_code == 0
     assert result.stdout == "a row of houses is built along the new road    changed 0.98\n"
-    assert predict.asked == [("before.tif", "after.tif")]
-    assert predict.options["model"] == "hisem-small"
-    assert predict.options["bands"] is None
-    assert predict.options["align"] is False
-    assert predict.options["explain"] is False
-    assert predict.options["out"] is None
+    assert library.asked == [("before.tif", "after.tif")]
+    assert library.options["model"] == "hisem-small"
+    assert library.options["bands"] is None
+    assert library.options["align"] is False
+    assert library.options["explain"] is False
+    assert library.options["out"] is None
 
 
-def test_options_reach_the_library(predict: FakePredict) -> None:
+def test_options_reach_the_library(library: FakeDescribing) -> None:
     where = ["--model", "m", "--bands", "4,3,2", "--out", "run"]
     result = call("describe", "b", "a", *where, "--align", "--beam", "7", "--explain")
     assert result.exit_code == 0
-    assert predict.options == {
+    assert library.options == {
         "model": "m",
         "bands": (4, 3, 2),
         "align": True,
@@ -135,7 +135,7 @@ def test_options_reach_the_library(predict: FakePredict) -> None:
     }
 
 
-def test_json_is_one_object_with_the_contracts_keys(predict: FakePredict) -> None:
+def test_json_is_one_object_with_the_contracts_keys(library: FakeDescribing) -> None:
     result = call("describe", "before.tif", "after.tif", "--json")
     (line,) = result.stdout.splitlines()
     record = json.loads(line)
@@ -147,29 +147,29 @@ def test_json_is_one_object_with_the_contracts_keys(predict: FakePredict) -> Non
     }
 
 
-def test_json_of_a_name_that_is_no_text_is_still_json(predict: FakePredict) -> None:
+def test_json_of_a_name_that_is_no_text_is_still_json(library: FakeDescribing) -> None:
     result = call("describe", "\udcff\x1b.tif", "北京.tif", "--json")
     assert result.exit_code == 0
     assert result.stdout.isascii()
     assert json.loads(result.stdout)["after"] == "北京.tif"
 
 
-def test_a_folder_prints_a_line_a_pair_with_its_names(predict: FakePredict) -> None:
+def test_a_folder_prints_a_line_a_pair_with_its_names(library: FakeDescribing) -> None:
     result = call("describe", "pairs/")
-    assert predict.asked == [("pairs/",)]
+    assert library.asked == [("pairs/",)]
     lines = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["a/1.png", "b/1.png"], ["a/2.png", "b/2.png"]]
     assert all(line.endswith("changed 0.98") for line in lines)
 
 
-def test_a_folder_as_json_is_one_line_a_pair(predict: FakePredict) -> None:
+def test_a_folder_as_json_is_one_line_a_pair(library: FakeDescribing) -> None:
     lines = call("describe", "pairs.csv", "--json", "--beam", "2").stdout.splitlines()
     assert [json.loads(line)["before"] for line in lines] == ["a/1.png", "a/2.png"]
-    assert predict.options["beam"] == 2
+    assert library.options["beam"] == 2
 
 
-def test_a_broken_pair_does_not_stop_the_others(predict: FakePredict) -> None:
-    predict.broken = {"a/1.png": PairMismatchError("sizes differ", hint="--align")}
+def test_a_broken_pair_does_not_stop_the_others(library: FakeDescribing) -> None:
+    library.broken = {"a/1.png": PairMismatchError("sizes differ", hint="--align")}
     result = call("describe", "pairs/", "--json")
     assert [json.loads(line)["before"] for line in result.stdout.splitlines()] == ["a/2.png"]
     assert result.exit_code == EXIT_CODES[PairMismatchError]
@@ -178,15 +178,15 @@ def test_a_broken_pair_does_not_stop_the_others(predict: FakePredict) -> None:
     assert last == "1 of 2 pairs could not be described"
 
 
-def test_the_first_failure_gives_the_exit_code(predict: FakePredict) -> None:
-    predict.broken = {"a/1.png": InputError("cut"), "a/2.png": PairMismatchError("sizes")}
+def test_the_first_failure_gives_the_exit_code(library: FakeDescribing) -> None:
+    library.broken = {"a/1.png": InputError("cut"), "a/2.png": PairMismatchError("sizes")}
     result = call("describe", "pairs/")
     assert result.stdout == ""
     assert result.exit_code == EXIT_CODES[InputError]
 
 
-def test_warnings_go_to_stderr_and_stay_in_the_record(predict: FakePredict) -> None:
-    predict.warnings = ("shifted by 0.8 pixels",)
+def test_warnings_go_to_stderr_and_stay_in_the_record(library: FakeDescribing) -> None:
+    library.warnings = ("shifted by 0.8 pixels",)
     plain = call("describe", "before.tif", "after.tif")
     assert plain.stderr == "warning: shifted by 0.8 pixels\n"
     assert "shifted" not in plain.stdout
@@ -195,19 +195,19 @@ def test_warnings_go_to_stderr_and_stay_in_the_record(predict: FakePredict) -> N
     assert json.loads(many.stdout.splitlines()[0])["warnings"] == ["shifted by 0.8 pixels"]
 
 
-def test_escape_codes_in_names_and_captions_are_shown_as_text(predict: FakePredict) -> None:
-    predict.pairs = [pair("\x1b[2J.png", "b.png")]
-    predict.warnings = ("\x1b[31m",)
+def test_escape_codes_in_names_and_captions_are_shown_as_text(library: FakeDescribing) -> None:
+    library.pairs = [pair("\x1b[2J.png", "b.png")]
+    library.warnings = ("\x1b[31m",)
     result = call("describe", "pairs/")
     assert "\x1b" not in result.output
     assert "\\x1b[2J.png" in result.stdout
 
 
-def test_explain_needs_a_place(predict: FakePredict) -> None:
+def test_explain_needs_a_place(library: FakeDescribing) -> None:
     result = call("describe", "before.tif", "after.tif", "--explain")
     assert isinstance(result.exception, UsageError)
     assert "--out" in result.exception.hint
-    assert predict.asked == []
+    assert library.asked == []
 
 
 @pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "0,1,2", "-1,2,3", "r,g,b", "1.0,2,3"])
@@ -226,9 +226,11 @@ def test_no_bands() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--beam", "0"), ("--beam", "x"), ("--colour",)])
-def test_wrong_options_are_usage_errors(predict: FakePredict, arguments: tuple[str, ...]) -> None:
+def test_wrong_options_are_usage_errors(
+    library: FakeDescribing, arguments: tuple[str, ...]
+) -> None:
     assert call("describe", "b", "a", *arguments).exit_code == 2
-    assert predict.asked == []
+    assert library.asked == []
 
 
 # --- train, synthesize, weights --------------------------------------------------------------

@@ -20,7 +20,7 @@ from whatchanged.data.synthetic import (
     encode_geotiff,
     write_scenes,
 )
-from whatchanged.data.synthetic_words import UNCHANGED
+from whatchanged.data.tokens import UNCHANGED_SENTENCES
 from whatchanged.errors import DatasetError, UsageError
 
 WATER, BARE, LOW, TREE, BUILDING, PLAYGROUND, ROAD = range(1, 8)
@@ -141,7 +141,7 @@ def test_unchanged_scenes_differ_in_light_alone() -> None:
         assert not scene.changed
         assert scene.kinds == ()
         assert not scene.mask.any()
-        assert scene.captions == UNCHANGED
+        assert scene.captions == UNCHANGED_SENTENCES
         difference = np.abs(scene.before.astype(int) - scene.after.astype(int))
         assert difference.mean() > 2.0
         flat = [p.astype(float).mean(axis=2).ravel() for p in (scene.before, scene.after)]

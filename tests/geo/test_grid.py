@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from whatchanged.geo.grid import Grid, crs_name
 
 # EPSG code, x and y of the first corner, pixel in CRS units, metres of that pixel.
-SYSTEMS = [
+SYSTEMS: list[tuple[int, float, float, float, float | None]] = [
     (32633, 500_000, 5_000_000, 0.5, 0.5),  # UTM north
     (32733, 500_000, 8_000_000, 0.5, 0.5),  # UTM south
     (27700, 400_000, 300_000, 0.25, 0.25),  # British National Grid

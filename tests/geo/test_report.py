@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from whatchanged.geo.report import ReportEntry, write_report
+from whatchanged.geo.report import ReportEntry, picture_side, write_report
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -154,6 +154,20 @@ def test_large_pictures_are_shown_smaller(tmp_path: Path, n: int, side: int) -> 
     images = read(write_report(tmp_path, title="t", entries=entries)).images()
     assert images[0].size == (side, round(600 * side / 1500))
     assert all(image.size == (20, 40) for image in images[2:])
+
+
+@pytest.mark.parametrize(("n", "side"), [(1, 1024), (12, 1024), (13, 512), (80, 512), (81, 256)])
+def test_the_more_pairs_the_smaller_the_pictures(n: int, side: int) -> None:
+    assert picture_side(n) == side
+
+
+def test_sheets_of_pictures_get_a_line_of_their_own(tmp_path: Path) -> None:
+    overlays = {"map": picture(12, 16), "sheet": picture(10, 60), "tall": picture(60, 10)}
+    path = write_report(tmp_path, title="t", entries=[entry(overlays=overlays)])
+    text = path.read_text(encoding="utf-8")
+    beside, below = text.split('<div class="wide">')
+    assert [f'alt="{name}"' in beside for name in overlays] == [True, False, True]
+    assert 'alt="sheet"' in below
 
 
 def test_a_thin_picture_keeps_a_pixel(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def load_mask_set(root: Path, *, gsd_m: float | None = None) -> tuple[CaptionSam
     buildings says nothing of a new road.
 
     Raises:
-        DatasetError: A folder is missing, or names that do not stand in all three.
+        DatasetError: A folder is missing or empty, or names that do not stand in all three.
     """
     files = {part: _pictures(root / part) for part in ("A", "B", "label")}
     for part in ("B", "label"):
@@ -91,15 +91,13 @@ def load_dubai(root: Path) -> list[CoverPicture]:
     """Read the Dubai land-cover set: RGB masks, some of them palette files.
 
     Raises:
-        DatasetError: A mask colour that the set does not have, or a picture without mask.
+        DatasetError: A mask colour that the set does not have, a picture without mask, or one
+            of another size.
     """
-    masks = _pictures(root / "masks")
     pictures = []
-    for name, path in sorted(_pictures(root / "images").items()):
-        if name not in masks:
-            raise DatasetError(f"{path} has no mask in {root / 'masks'}")
-        classes = _decode_colours(read_picture(masks[name]), masks[name])
-        pictures.append(CoverPicture(name, read_picture(path), classes))
+    for name, path, mask in _with_masks(root):
+        classes = _decode_colours(read_picture(mask), mask)
+        pictures.append(_cover(name, path, classes, mask))
     return pictures
 
 
@@ -107,19 +105,35 @@ def load_loveda(root: Path) -> list[CoverPicture]:
     """Read a LoveDA folder: masks hold the values 0 to 7.
 
     Raises:
-        DatasetError: A value above 7, or a picture without mask.
+        DatasetError: A value above 7, a picture without mask, or one of another size.
     """
-    masks = _pictures(root / "masks")
     table = np.asarray(LOVEDA_VALUES, np.uint8)
     pictures = []
+    for name, path, mask in _with_masks(root):
+        values = read_classes(mask)
+        if values.max() >= len(table):
+            raise DatasetError(f"{mask} has the value {values.max()}; LoveDA ends at 7")
+        pictures.append(_cover(name, path, table[values], mask))
+    return pictures
+
+
+def _with_masks(root: Path) -> list[tuple[str, Path, Path]]:
+    """List the pictures of a land-cover set: name, picture, mask."""
+    masks = _pictures(root / "masks")
+    rows = []
     for name, path in sorted(_pictures(root / "images").items()):
         if name not in masks:
             raise DatasetError(f"{path} has no mask in {root / 'masks'}")
-        values = read_classes(masks[name])
-        if values.max() >= len(table):
-            raise DatasetError(f"{masks[name]} has the value {values.max()}; LoveDA ends at 7")
-        pictures.append(CoverPicture(name, read_picture(path), table[values]))
-    return pictures
+        rows.append((name, path, masks[name]))
+    return rows
+
+
+def _cover(name: str, path: Path, classes: NDArray[np.uint8], mask: Path) -> CoverPicture:
+    pixels = read_picture(path)
+    if pixels.shape[:2] != classes.shape:
+        (height, width), (h, w) = pixels.shape[:2], classes.shape
+        raise DatasetError(f"{mask} is {w} x {h} pixels, its picture {width} x {height}")
+    return CoverPicture(name, pixels, classes)
 
 
 def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
@@ -139,4 +153,15 @@ def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist")
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in PICTURES:
+            continue
+        if path.stem in found:
+            raise DatasetError(f"{found[path.stem]} and {path.name} have the same name")
+        found[path.stem] = path
+    if not found:
+        raise DatasetError(
+            f"folder {folder} holds no picture", hint=f"any of {', '.join(PICTURES)}"
+        )
+    return found

@@ -191,8 +191,8 @@ def _block_mask(canvas: Canvas, outline: NDArray[np.float64]) -> NDArray[np.bool
 
 
 def _place(seed: int, canvas: Canvas) -> Grid:
-    """Give the scene a place in UTM zone 50 north, one kilometre square per seed."""
-    east, north = 450_000 + 2_000 * (seed % 50), 4_300_000 - 2_000 * (seed // 50 % 500)
+    """Give the scene a place in UTM zone 50 north, its own square of 3 km."""
+    east, north = 450_000 + 3_000 * (seed % 50), 4_300_000 - 3_000 * (seed // 50 % 500)
     transform = Affine(canvas.gsd, 0.0, float(east), 0.0, -canvas.gsd, float(north))
     return Grid(canvas.size, canvas.size, transform, CRS.from_epsg(32650))
 

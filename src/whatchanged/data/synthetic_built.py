@@ -26,7 +26,7 @@ from whatchanged.data.synthetic_roads import Local, car, car_park
 
 @dataclass(frozen=True)
 class Plot:
-    """One house with its yard; ``outline`` is the plot's edge, ``seen`` its house in view."""
+    """One house with its yard; ``seen`` if the house and the road before it are in view."""
 
     furniture: Furniture
     outline: Points
@@ -185,7 +185,9 @@ def plots(
         if lawn:
             ground = Area("lawn", outline, tint(rng, 0.09))
             furniture = Furniture((ground,)) + furniture
-        found.append(Plot(furniture, outline, _in_view(frame, building)))
+        street = _on_front(block, front, 0.5 * (start + end), -2.0)
+        seen = _in_view(frame, building) and frame.visible(*street, 0.0)
+        found.append(Plot(furniture, outline, seen))
         start = end + (float(rng.exponential(2.5)) if style.village else 0.0)
     return found
 

@@ -135,17 +135,15 @@ def street(frame: Frame, block: Block, rng: np.random.Generator, rural: bool) ->
         return None
     style = Style(style.roofs, style.plot_width, depth, style.setback, style.village)
     line, sides = _new_street(frame, block, part, half, lengthwise)
-    homes = [
-        plot
+    rows = [
+        [p for p in plots(frame, side, front, rng, style, lawn=use != "meadow") if p.seen]
         for side, front in sides
-        for plot in plots(frame, side, front, rng, style, lawn=use != "meadow")
-        if plot.seen
     ]
-    n = len(homes)
-    if n < 2:
+    if not all(rows):
         return None
+    homes = [plot for row in rows for plot in row]
     built = settle(land.without_trees_in([ribbon(line, 2.0 * half)]), homes)
-    facts = Facts("street", use, n=n, rural=rural)
+    facts = Facts("street", use, n=len(homes), rural=rural, whole=False)
     return Change(land, built + _paved(line, kind, rng), facts)
 
 

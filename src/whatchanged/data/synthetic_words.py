@@ -12,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatchanged.data.synthetic_changes import Facts
+from whatchanged.data.tokens import UNCHANGED_SENTENCES
 
-UNCHANGED: tuple[str, ...] = (
-    "there is no difference",
-    "the two scenes seem identical",
-    "the scene is the same as before",
-    "no change has occurred",
-    "almost nothing has changed",
-)
 N_CAPTIONS = 5
 
 _LAND: dict[str, tuple[str, ...]] = {
@@ -45,14 +39,14 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "{thing} {is} built on both sides of a new road {pos}",
         "a road with houses on both sides is built on the {land} {pos}",
         "{area} {pos} {turned} into a road and {thing}",
-        "a new road and {thing} replace the {land} {pos}",
+        "a new road and {thing} replace {area} {pos}",
         "{thing} {appear} along a new road",
     ),
     "building": (
         "a large building with a parking lot is built {pos}",
         "a large building is built on the {land} {pos}",
         "a large building with a {colour} roof appears {pos}",
-        "a parking lot and a large building replace the {land}",
+        "a parking lot and a large building replace part of the {land}",
         "part of the {land} {pos} has turned into a building and a parking lot",
         "a large {colour} building has been constructed {pos}",
     ),
@@ -134,7 +128,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "{court} {appear} {pos}",
         "{court} {has} been built on the {land}",
         "part of the {land} {pos} has turned into a playground",
-        "a new playground replaces the {land} {pos}",
+        "a new playground replaces part of the {land} {pos}",
     ),
     "planting": (
         "many trees grow on the {land} {pos}",
@@ -287,7 +281,7 @@ def captions(
         Five lower-case sentences without a final full stop.
     """
     if not facts:
-        return UNCHANGED
+        return UNCHANGED_SENTENCES
     each = [_sentences(rng, fact, position(mask)) for fact, mask in zip(facts, masks, strict=True)]
     return tuple(
         " and ".join(sentences[k % len(sentences)] for sentences in each) for k in range(N_CAPTIONS)

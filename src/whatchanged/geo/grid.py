@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -172,12 +173,9 @@ class Grid:
 
     def _centre_latitude(self) -> float:
         """Latitude of the centre in radians; 0 where it cannot be computed."""
-        x, y = self.centre
-        try:
-            _, latitudes = transform_points(self.crs, CRS.from_epsg(4326), [x], [y])
-        except RasterioError:
-            return 0.0
-        return math.radians(latitudes[0]) if math.isfinite(latitudes[0]) else 0.0
+        x, y = (np.array([value]) for value in self.centre)
+        latitude = reproject_points(self.crs, CRS.from_epsg(4326), x, y)[1][0]
+        return math.radians(latitude) if math.isfinite(latitude) else 0.0
 
 
 def map_points(
@@ -186,6 +184,25 @@ def map_points(
     """Apply an affine transform to arrays of (column, row); its inverse takes (x, y)."""
     a, b, c, d, e, f = transform[:6]
     return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def reproject_points(
+    source: CRS, target: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (x, y) [N] of one CRS in another; NaN where there is no answer."""
+    try:
+        xs, ys = transform_points(source, target, x, y)
+    except (RasterioError, CPLE_BaseError):
+        if len(x) == 1:
+            return np.array([np.nan]), np.array([np.nan])
+        # One point outside the area of a CRS fails them all: halve until it is alone.
+        half = len(x) // 2
+        first = reproject_points(source, target, x[:half], y[:half])
+        second = reproject_points(source, target, x[half:], y[half:])
+        return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
+    points = np.array([xs, ys], dtype=np.float64)
+    points[:, ~np.isfinite(points).all(axis=0)] = np.nan
+    return points[0], points[1]
 
 
 def crs_name(crs: CRS) -> str:

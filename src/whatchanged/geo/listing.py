@@ -25,11 +25,12 @@ def find_pairs(path: str | Path) -> list[PairPaths]:
     """List the pairs of a folder or a CSV file, in order of their names or rows.
 
     A folder holds `before/` and `after/` (or `A/` and `B/`) with files of the same names, or
-    files `NAME_before.*` and `NAME_after.*`. A CSV file has the columns `before` and `after`;
-    relative paths are relative to it.
+    files `NAME_before.*` and `NAME_after.*` (or `_A`, `_B`). A CSV file has the columns `before`
+    and `after`; relative paths are relative to it. Hidden files are left out.
 
     Raises:
-        InputError: Neither, no pairs, or photographs whose other half is missing.
+        InputError: Neither, no pairs, photographs whose other half is missing, or two of one
+            name.
     """
     path = Path(path)
     if path.is_dir():
@@ -37,8 +38,9 @@ def find_pairs(path: str | Path) -> list[PairPaths]:
     elif path.suffix.lower() == ".csv" and path.is_file():
         pairs = _csv_pairs(path)
     else:
+        what = "is neither a folder nor a CSV list of pairs" if path.exists() else "does not exist"
         raise InputError(
-            f"{path} is neither a folder nor a CSV list of pairs",
+            f"{path} {what}",
             hint="for one pair name both photographs: whatchanged describe BEFORE AFTER",
         )
     if not pairs:
@@ -61,7 +63,7 @@ def _folder_pairs(root: Path) -> list[PairPaths]:
     for first, second in SUFFIXES:
         before = {k.removesuffix(first): p for k, p in files.items() if k.endswith(first)}
         after = {k.removesuffix(second): p for k, p in files.items() if k.endswith(second)}
-        if before and after:
+        if before or after:
             return _matched(before, after, root)
     return []
 
@@ -77,21 +79,35 @@ def _matched(before: dict[str, Path], after: dict[str, Path], root: Path) -> lis
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES}
+    """Return the photographs of a folder by their name without suffix."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in PICTURES or path.is_dir():
+            continue
+        first = found.setdefault(path.stem, path)
+        if first != path:
+            raise InputError(
+                f"{folder}: {first.name} and {path.name} have one name",
+                hint="keep one of them, or list the pairs in a CSV file",
+            )
+    return found
 
 
 def _csv_pairs(path: Path) -> list[PairPaths]:
+    pairs = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = csv.DictReader(file, skipinitialspace=True)
+            for row in rows:
+                before, after = row.get("before"), row.get("after")
+                if not before or not after:
+                    raise InputError(
+                        f"{path}, line {rows.line_num}: no 'before' or no 'after'",
+                        hint="the first line names the columns: before,after",
+                    )
+                pairs.append(PairPaths(path.parent / before, path.parent / after))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}") from error
-    pairs = []
-    for number, row in enumerate(rows, start=2):
-        if not row.get("before") or not row.get("after"):
-            raise InputError(
-                f"{path}, line {number}: no 'before' or no 'after'",
-                hint="the first line names the columns: before,after",
-            )
-        pairs.append(PairPaths(path.parent / row["before"], path.parent / row["after"]))
+        raise InputError(
+            f"{path} cannot be read as CSV: {error}", hint="save it as CSV in UTF-8"
+        ) from error
     return pairs

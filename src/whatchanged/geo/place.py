@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_points
 
 from whatchanged.errors import PairMismatchError
-from whatchanged.geo.grid import Grid, crs_name, map_points
+from whatchanged.geo.grid import Grid, crs_name, map_points, reproject_points
 
 MIN_OVERLAP = 0.1
 """Least share of the earlier photograph that the later one must cover."""
@@ -82,10 +80,7 @@ def overlap_fraction(before: Grid, after: Grid) -> float:
     )
     x, y = map_points(before.transform, columns.ravel(), rows.ravel())
     if before.crs != after.crs:
-        try:
-            x, y = (np.asarray(v) for v in transform_points(before.crs, after.crs, x, y))
-        except RasterioError:
-            return 0.0
+        x, y = reproject_points(before.crs, after.crs, x, y)
     columns, rows = map_points(~after.transform, x, y)
     with np.errstate(invalid="ignore"):
         inside = (columns >= 0) & (columns <= after.width) & (rows >= 0) & (rows <= after.height)

@@ -29,6 +29,7 @@ REPORT_NAME = "report.html"
 # Longest side of embedded pictures by number of pairs, so that a page stays below some 30 MB.
 _SIDES = ((12, 1024), (80, 512))
 _SMALLEST_SIDE = 256
+_WIDE = 1.5  # an overlay this much wider than the photographs gets a line of its own
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 Picture = NDArray[np.uint8]
@@ -144,6 +145,12 @@ def _entry(entry: ReportEntry, number: int, side: int) -> str:
         raise ValueError(f"before is {_shape(entry.before)}, after {_shape(entry.after)}")
     height, width = entry.before.shape[:2]
     heading = f"<h2>{_text(entry.heading)}</h2>" if entry.heading else ""
+    small: list[str] = []
+    wide: list[str] = []  # sheets of several pictures would be unreadable beside the others
+    for name, picture in entry.overlays.items():
+        figure = _overlay(name, picture, side)
+        broad = picture.shape[1] * height > _WIDE * picture.shape[0] * width
+        (wide if broad else small).append(figure)
     return Template(ENTRY).substitute(
         number=number,
         heading=heading,
@@ -154,7 +161,8 @@ def _entry(entry: ReportEntry, number: int, side: int) -> str:
         after=_photograph(entry.after, side),
         width=width,
         height=height,
-        overlays="".join(_overlay(name, p, side) for name, p in entry.overlays.items()),
+        overlays="".join(small),
+        wide=f'<div class="wide">{"".join(wide)}</div>' if wide else "",
         captions=_captions(entry.captions),
         rows=f"<h3>Facts</h3>{_rows(entry.rows)}" if entry.rows else "",
     )

@@ -51,6 +51,7 @@ meter { width: 9rem; height: .9rem; vertical-align: -.1rem; }
 .pictures { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .8rem; }
 .live .side { grid-column: 2; }
 body:not(.live) .layout { grid-template-columns: 1fr; }
+.wide { margin-top: 1.25rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; }
 figcaption { color: var(--soft); font-size: .85rem; padding-top: .2rem; overflow-wrap: anywhere; }
@@ -129,4 +130,4 @@ $captions
 $rows
 </div>
 </div>
-</article>"""
+$wide</article>"""

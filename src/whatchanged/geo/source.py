@@ -32,10 +32,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from whatchanged.errors import InputError
 from whatchanged.geo.grid import Grid
 
-MAX_PIXELS = 2**34
-"""Most pixels of a scene: 131,072 squared."""
-MAX_WHOLE_PIXELS = 2**27
-"""Most pixels of a format that is decoded as a whole (PNG, JPEG, WebP)."""
+MAX_VALUES = {"GTiff": 2**36, "JP2OpenJPEG": 2**31, "PNG": 2**29, "JPEG": 2**29, "WEBP": 2**29}
+"""Most values (pixels times bands) of a file. PNG, JPEG and WebP may need decoding as a whole;
+a JPEG 2000 tile may be the whole picture and costs about a tenth of a byte a value to enter."""
 MAX_BANDS = 512
 MAX_BLOCK_BYTES = 2**28
 """Most bytes of one decoded block, the least that a read of one pixel costs."""
@@ -58,7 +57,6 @@ FORMATS = {
     "JP2OpenJPEG": "JPEG 2000",
     "WEBP": "WebP",
 }
-_WHOLE = {"PNG", "JPEG", "WEBP"}
 
 _SAFE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sibling files
@@ -209,31 +207,34 @@ def reading(path: Path, where: str) -> Iterator[None]:
 
 
 def _internal(driver: str) -> dict[str, str]:
-    """Driver options that keep the georeference to what is inside the file."""
-    return {"GEOREF_SOURCES": "INTERNAL"} if driver in {"GTiff", "JP2OpenJPEG"} else {}
+    """Driver options that keep the georeference to what is inside the file.
+
+    PAM, the ``.aux.xml`` of GDAL, is off by another option; without its name here GDAL 3.10
+    leaves the transform of a JPEG 2000 file that has none as whatever the memory held.
+    """
+    return {"GEOREF_SOURCES": "INTERNAL,PAM"} if driver in {"GTiff", "JP2OpenJPEG"} else {}
 
 
 def _grid_of(path: Path, driver: str) -> Grid:
-    # A second handle, closed at once: behind OVERVIEW_LEVEL=NONE, GDAL 3.10 leaves the
-    # transform of a file that has none as whatever the memory held.
+    # A second handle, closed at once: behind OVERVIEW_LEVEL=NONE the same happens to the
+    # transform in every format (see _internal).
     with rasterio.open(path, driver=driver, sharing=False, **_internal(driver)) as dataset:
         transform = Affine(*dataset.transform[:6])
         return Grid(dataset.width, dataset.height, transform, dataset.crs or None)
 
 
 def _check_limits(path: Path, driver: str, dataset: Any) -> None:
-    pixels = dataset.width * dataset.height
-    limit = MAX_WHOLE_PIXELS if driver in _WHOLE else MAX_PIXELS
-    if pixels > limit:
-        raise InputError(
-            f"{path} is {dataset.width} x {dataset.height} px, more than the "
-            f"{limit:,} px that are read of a {FORMATS[driver]} file",
-            hint="make a tiled GeoTIFF: gdal_translate -of COG, or cut it into parts",
-        )
     if not 1 <= dataset.count <= MAX_BANDS:
         raise InputError(
             f"{path} has {dataset.count} bands; 1 to {MAX_BANDS} are read",
             hint="extract the bands you need: gdal_translate -b 1 -b 2 -b 3",
+        )
+    values = dataset.width * dataset.height * dataset.count
+    if values > MAX_VALUES[driver]:
+        raise InputError(
+            f"{path} is {dataset.width} x {dataset.height} px with {dataset.count} band(s), more "
+            f"than the {MAX_VALUES[driver]:,} values that are read of a {FORMATS[driver]} file",
+            hint="cut it into parts, or make a tiled GeoTIFF: gdal_translate -of COG",
         )
     for dtype in sorted({str(dtype) for dtype in dataset.dtypes}):
         if dtype not in DTYPES:

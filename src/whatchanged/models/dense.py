@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whatchanged.models.backbones import PYRAMID_CHANNELS, CompactEncoder
+from whatchanged.models.backbones import PYRAMID_CHANNELS, CompactEncoder, set_training
 
 N_CLASSES = 8
 N_KINDS = 3
@@ -58,6 +58,10 @@ class DenseChangeNet(nn.Module):
 
     One output channel per kind of mask keeps annotations apart that mean different things
     by "change": buildings only, cropland only, any object.
+
+    Args:
+        encoder: What is to be trained; its frozen part stays as it is.
+        n_words: V, words to tell from a pair.
     """
 
     def __init__(self, encoder: CompactEncoder, n_words: int) -> None:
@@ -78,7 +82,7 @@ class DenseChangeNet(nn.Module):
         self.changed = nn.Linear(2 * 192, 1)
 
     def forward(self, before: Tensor, after: Tensor) -> DenseOutput:
-        """Compare two normalised pictures [B, 3, H, W]."""
+        """Compare two normalised pictures [B, 3, H, W], sides multiples of 32."""
         n = before.shape[0]
         maps = self.encoder.pyramid(torch.cat([before, after]))
         joined = self.encoder.join(maps)
@@ -96,6 +100,12 @@ class DenseChangeNet(nn.Module):
             words=self.words(pooled),
             changed=cast(Tensor, self.changed(pooled)).squeeze(1),
         )
+
+    def train(self, mode: bool = True) -> DenseChangeNet:
+        """Set the training mode; the statistics of the encoder's frozen part stay."""
+        super().train(mode)
+        set_training(self.encoder, mode)
+        return self
 
 
 def _to(x: Tensor, like: Tensor) -> Tensor:
@@ -146,8 +156,8 @@ def dense_loss(output: DenseOutput, target: DenseTarget) -> dict[str, Tensor]:
 
 
 def _mask_loss(logits: Tensor, target: DenseTarget) -> Tensor:
-    size = logits.shape[-2:]
-    logits = logits[torch.arange(len(logits)), target.kind]  # [B, h, w]
+    size = (logits.shape[-2], logits.shape[-1])
+    logits = logits[torch.arange(len(logits), device=logits.device), target.kind]  # [B, h, w]
     valid = (target.mask != 255).float()
     truth = (target.mask == 1).float()
     area = F.adaptive_avg_pool2d(valid, size)

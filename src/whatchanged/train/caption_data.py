@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from whatchanged.console import track
 from whatchanged.data.augment import mirror, misregister, photometric
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import PictureStore
 from whatchanged.data.positions import flip_caption
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.synthetic import draw_scene
-from whatchanged.data.tokens import UNCHANGED_CAPTION, Vocabulary, tokenise
-from whatchanged.errors import UsageError
+from whatchanged.data.tokens import SPECIALS, UNCHANGED_CAPTION, Vocabulary, tokenise
+from whatchanged.errors import DatasetError, UsageError
 from whatchanged.train.config import DataConfig
 
 Words = tuple[str, ...]
@@ -64,7 +66,7 @@ class CaptionData:
         train: Training pairs.
         validation: Samples of the validation split, as annotated.
         store: Their pictures.
-        vocabulary: Of the training captions, or of all splits.
+        vocabulary: Of the training captions, drawn ones included, or of all splits.
         broken: Entries left out.
     """
 
@@ -80,21 +82,29 @@ class CaptionData:
         """Read all sets, draw what is to be drawn, and build the vocabulary.
 
         Raises:
-            DatasetError: Broken or missing data.
-            UsageError: No captioned set.
+            DatasetError: Broken or missing data, or no pair to train or to validate on.
+            UsageError: No captioned set, or no word that is frequent enough.
         """
         if not config.captions:
             raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
         sets = [load_levir_cc(Path(r), skip_broken=config.skip_broken) for r in config.captions]
         real = tuple(s for one in sets for s in one.of_split("train"))
         validation = tuple(s for one in sets for s in one.of_split("val"))
+        for split, samples in (("train", real), ("val", validation)):
+            if not samples:
+                raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
         splits = [s for one in sets for s in one.samples if config.vocabulary == "all-splits"]
+        drawn = _synthetic_pairs(round(config.synthetic * len(real)), config)
+        annotated = (c for s in splits or real for c in s.captions)
         vocabulary = Vocabulary.build(
-            (c for s in splits or real for c in s.captions), config.min_count
+            chain(annotated, (c for pair in drawn for c in pair.captions[0])), config.min_count
         )
+        if len(vocabulary) == len(SPECIALS):
+            raise UsageError(
+                f"no word occurs more than {config.min_count} times", hint="lower data.min_count"
+            )
         pairs = _real_pairs(real, config)
-        pairs += _self_pairs(pairs, round(config.self_pairs * len(real)))
-        pairs += _synthetic_pairs(round(config.synthetic * len(real)), config)
+        pairs += [*_self_pairs(pairs, round(config.self_pairs * len(real))), *drawn]
         return cls(
             config,
             tuple(pairs),
@@ -166,14 +176,14 @@ def _self_pairs(pairs: Sequence[TrainPair], n: int) -> list[TrainPair]:
     made = []
     for index, pair in enumerate(chosen):
         picture = pair.after if index % 2 else pair.before
-        name = f"same/{pair.name}"
-        made.append(TrainPair(name, False, ((sentence,),) * len(pair.captions), picture, picture, True))
+        captions = ((sentence,),) * len(pair.captions)
+        made.append(TrainPair(f"same/{pair.name}", False, captions, picture, picture, same=True))
     return made
 
 
 def _synthetic_pairs(n: int, config: DataConfig) -> list[TrainPair]:
     made = []
-    for seed in range(n):
+    for seed in track(range(n), "drawing scenes"):
         scene = draw_scene(seed, size=config.size)
         captions = tuple(tuple(tokenise(c)) for c in scene.captions)
         if not scene.changed:

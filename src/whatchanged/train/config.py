@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from whatchanged.config import apply_mapping, from_mapping, to_mapping
+from whatchanged.errors import UsageError
+from whatchanged.models.hisem.config import PRESETS, HiSemConfig
+
+MaskKind = Literal["building", "cropland", "object"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,11 @@ class OptimiserConfig:
     warmup: int = 0
     final: float = 0.01
 
+    def __post_init__(self) -> None:
+        """Refuse rates that train nothing or backwards."""
+        _in_range("optimiser", self, 0, None, "lr", "encoder_lr", "weight_decay", "clip", "warmup")
+        _in_range("optimiser", self, 0, 1, "final")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -47,7 +59,7 @@ class DataConfig:
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
         size: Side of the pictures while training, pixels.
-        vocabulary: `train` or the published `all-splits`.
+        vocabulary: Of the training captions (`train`), or of the published `all-splits`.
         min_count: A word is known when it occurs more often than this.
         max_words: Longest caption with START and END.
         flips: Mirror pictures and the position words of their captions.
@@ -58,7 +70,7 @@ class DataConfig:
     """
 
     captions: tuple[str, ...] = ()
-    masks: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, MaskKind] = field(default_factory=dict)
     masks_root: str | None = None
     landcover: str | None = None
     extra_captions: str | None = None
@@ -72,6 +84,13 @@ class DataConfig:
     photometric: float = 0.0
     views: int = 1
     skip_broken: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and shares that show nothing."""
+        _in_range("data", self, 32, None, "size")
+        _in_range("data", self, 3, None, "max_words")
+        _in_range("data", self, 1, None, "views")
+        _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class TrainConfig:
         optimiser: Optimiser and schedule.
         epochs: Passes over the training samples.
         batch_size: Pairs per optimiser step over all processes.
-        accumulate: Forward and backward passes per optimiser step.
+        accumulate: Forward and backward passes per optimiser step; each weighs by its pairs.
         seed: Of everything that is drawn.
         precision: `float32` or `bf16` (autocast).
         label_routing: Share of the epochs whose routing follows the label (design, 10).
@@ -97,7 +116,7 @@ class TrainConfig:
         monitor: Validation number whose best checkpoint is kept.
         validate_every: Epochs between validations.
         save_minutes: Longest time between two saved states within an epoch.
-        max_steps: Stop after this many optimiser steps; 0 for no limit.
+        max_steps: Stop after this many optimiser steps, where a decay then ends; 0 for no limit.
         resume: Go on from the last saved state of `out` where there is one.
     """
 
@@ -121,3 +140,32 @@ class TrainConfig:
     save_minutes: float = 10.0
     max_steps: int = 0
     resume: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse counts that train nothing."""
+        _in_range("", self, 1, None, "epochs", "batch_size", "accumulate", "validate_every")
+        _in_range("", self, 0, 1, "label_routing")
+        _in_range("", self, 0, None, "warmup_epochs", "router_weight", "save_minutes", "max_steps")
+
+
+def model_config(config: TrainConfig) -> HiSemConfig:
+    """Return the preset of a run with the run's values laid over it.
+
+    Raises:
+        UsageError: An unknown preset, or a value of `model` that it does not have.
+    """
+    if config.preset not in PRESETS:
+        raise UsageError(
+            f"preset '{config.preset}' is unknown", hint=f"one of {', '.join(sorted(PRESETS))}"
+        )
+    values = apply_mapping(to_mapping(PRESETS[config.preset]), config.model)
+    return from_mapping(HiSemConfig, values, source="model")
+
+
+def _in_range(section: str, config: object, least: float, most: float | None, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not least <= value <= (math.inf if most is None else most):
+            dotted = f"{section}.{name}" if section else name
+            limits = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise UsageError(f"{dotted} is {value}; it must be {limits}")

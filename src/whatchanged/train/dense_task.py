@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,12 @@ from whatchanged.data.mask_sets import CoverPicture, load_dubai, load_loveda, lo
 from whatchanged.data.pictures import UNKNOWN, PictureStore, resize_classes, resize_picture
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.tokens import Vocabulary
-from whatchanged.errors import UsageError
-from whatchanged.models.backbones import CompactEncoder, normalise, set_training
+from whatchanged.errors import DatasetError, UsageError
+from whatchanged.models.backbones import CompactEncoder, normalise
 from whatchanged.models.checkpoint import save_checkpoint
 from whatchanged.models.dense import DenseChangeNet, DenseTarget, dense_loss
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.loop import Loss
-
-log = logging.getLogger(__name__)
 
 KINDS = {"building": 0, "cropland": 1, "object": 2}
 _SPECIALS = 4
@@ -45,15 +42,30 @@ class DenseBatch:
 
 
 class DenseTask:
-    """Pairs, masks and words for `DenseChangeNet`; the encoder is what comes out."""
+    """Pairs, masks and words for `DenseChangeNet`; the encoder is what comes out.
+
+    Args:
+        config: The run.
+        encoder: What is trained, with its start weights.
+    """
+
+    measures: tuple[str, ...] = (
+        *("f1_building", "f1_cropland", "changed_accuracy", "f1_words"),
+        "score",
+    )
 
     def __init__(self, config: TrainConfig, encoder: CompactEncoder) -> None:
         data = config.data
         if not data.captions:
             raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
+        if data.size % 32:
+            raise UsageError(
+                f"data.size is {data.size}", hint="use a multiple of 32 for task dense"
+            )
         self.config, self.size = config, data.size
         sets = [load_levir_cc(Path(root), skip_broken=data.skip_broken) for root in data.captions]
         captioned = [s for one in sets for s in one.of_split("train")]
+        self.broken = tuple(line for one in sets for line in one.broken)
         masked = [
             sample
             for name in data.masks
@@ -69,19 +81,25 @@ class DenseTask:
             index: place
             for place, index in enumerate(i for i, s in enumerate(captioned) if _is_fine(s))
         }
+        if self.size > _FINE:
+            self.fine_index = {}
         fine = [self.samples[i] for i in self.fine_index]
         self.fine = PictureStore.open(fine, _FINE, progress=True) if fine else None
         self.cover = _load_cover(data.landcover)
         self.validation = [s for one in sets for s in one.of_split("val")]
+        if not captioned or not self.validation:
+            split = "val" if captioned else "train"
+            raise DatasetError(f"{', '.join(data.captions)}: no pair of split '{split}'")
         self.validation_store = PictureStore.open(self.validation, self.size)
         self.model: nn.Module = DenseChangeNet(encoder, len(self.vocabulary) - _SPECIALS)
         self.encoder = encoder
-        set_training(encoder, True)
 
     def __len__(self) -> int:
+        """Return the pairs of an epoch: all samples, and crops of land-cover pictures."""
         return len(self.samples) + _COVER_REPEATS * len(self.cover)
 
     def names(self, indices: Sequence[int]) -> list[str]:
+        """Return the names of samples."""
         return [self._name(i) for i in indices]
 
     def _name(self, index: int) -> str:
@@ -91,16 +109,19 @@ class DenseTask:
         return self.cover[(index - len(self.samples)) % len(self.cover)].name
 
     def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what trains: the heads, and the encoder at its own rate."""
         optimiser = self.config.optimiser
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         own = {id(p) for p in encoder}
         heads = [p for p in self.model.parameters() if id(p) not in own and p.requires_grad]
+        rate = optimiser.lr if optimiser.encoder_lr is None else optimiser.encoder_lr
         return [
             {"params": heads, "lr": optimiser.lr},
-            {"params": encoder, "lr": optimiser.encoder_lr or optimiser.lr},
+            {"params": encoder, "lr": rate},
         ]
 
     def load(self, indices: Sequence[int], generator: torch.Generator) -> DenseBatch:
+        """Cut, turn and light one batch."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         items = [self._item(index, rng) for index in indices]
         before = torch.from_numpy(np.stack([item["before"] for item in items]))
@@ -117,6 +138,7 @@ class DenseTask:
         return DenseBatch(before, after, target)
 
     def loss(self, model: nn.Module, batch: DenseBatch, epoch: int, device: torch.device) -> Loss:
+        """Return the sum of the losses of what is known."""
         output = model(self._prepare(batch.before, device), self._prepare(batch.after, device))
         known = DenseTarget(**{k: v.to(device) for k, v in vars(batch.target).items()})
         parts = dense_loss(output, known)
@@ -201,6 +223,7 @@ class DenseTask:
     def validate(self) -> dict[str, float]:
         """F1 of cropland and building masks, accuracy of "changed", F1 of words, their mean."""
         self.model.eval()
+        device = next(self.model.parameters()).device
         counts = np.zeros((len(KINDS), 3))  # true positives, predicted, actual
         right, word_counts = [], np.zeros(3)
         for start in range(0, len(self.validation), 16):
@@ -209,21 +232,20 @@ class DenseTask:
             before = torch.from_numpy(np.asarray(store.before[start : start + 16]))
             after = torch.from_numpy(np.asarray(store.after[start : start + 16]))
             output = self.model(
-                self._prepare(before, torch.device("cpu")),
-                self._prepare(after, torch.device("cpu")),
+                self._prepare(before, device),
+                self._prepare(after, device),
             )
             for row, index in enumerate(chosen):
                 sample = self.validation[index]
                 kind = _kind(sample, {})
                 if sample.mask is not None and store.mask is not None:
                     truth = store.mask[index][2::4, 2::4] == 1
-                    found = output.mask[row, kind].numpy() > 0
+                    found = output.mask[row, kind].cpu().numpy() > 0
                     counts[kind] += [(truth & found).sum(), found.sum(), truth.sum()]
                 right.append(bool(output.changed[row] > 0) == sample.changed)
                 words = self._words(sample) > 0
-                said = output.words[row].numpy() > -0.85  # probability 0.3
+                said = output.words[row].cpu().numpy() > -0.85  # probability 0.3
                 word_counts += [(words & said).sum(), said.sum(), words.sum()]
-        set_training(self.encoder, True)
         f1 = 2 * counts[:, 0] / np.maximum(counts[:, 1] + counts[:, 2], 1)
         numbers = {
             "f1_building": float(f1[0]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from whatchanged.config import to_mapping
+from whatchanged.console import track
 from whatchanged.models.backbones import Encoder, normalise
 from whatchanged.train.caption_data import CaptionData, View
-
-log = logging.getLogger(__name__)
 
 _BATCH = 16
 
@@ -27,13 +24,14 @@ _BATCH = 16
 class FeatureCache:
     """Features [n, 2, C, h, w] in float16 on disk: of every view of every training pair.
 
-    The folder is named by a digest of the encoder's weights, the pictures and how they are
-    shown, so that a changed encoder or set never meets old features.
+    The folder is named by a digest of the encoder, the pictures and how they are shown, so that
+    a changed encoder or set never meets old features. It is complete or not there: a build
+    that is killed leaves a folder named `.part`, which the next one replaces.
 
     Args:
         encoder: Frozen encoder.
         data: Pairs and views.
-        folder: Folder that holds the cache.
+        folder: Folder that holds the cache; one process at a time builds in it.
     """
 
     def __init__(self, encoder: Encoder, data: CaptionData, folder: Path) -> None:
@@ -71,7 +69,8 @@ def _row(index: int, flip: int, light: int, flips: int, lights: int) -> int:
 
 
 def _build(target: Path, encoder: Encoder, data: CaptionData, flips: int, lights: int) -> None:
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed run
     part.mkdir(parents=True)
     try:
         n = len(data.train) * flips * lights
@@ -82,7 +81,9 @@ def _build(target: Path, encoder: Encoder, data: CaptionData, flips: int, lights
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _training_batches(data: CaptionData, flips: int, lights: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _training_batches(
+    data: CaptionData, flips: int, lights: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures of all views in order of their rows."""
     rows = [
         (index, View(flip, light + int(pair.same)))
@@ -103,14 +104,12 @@ def _validation_batches(data: CaptionData) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _write(
-    path: Path, n: int, encoder: Encoder, batches: Iterator[tuple[Tensor, Tensor]]
-) -> None:
+def _write(path: Path, n: int, encoder: Encoder, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
     encoder.eval()
     features = None
     row = 0
     total = -(-n // _BATCH)
-    for before, after in track(batches, f"encoding {path.stem}", total=total, transient=True):
+    for before, after in track(batches, f"encoding {path.stem}", total):
         pixels = normalise(torch.cat([before, after]), encoder.config)
         maps = encoder(pixels.contiguous(memory_format=torch.channels_last))
         pairs = torch.stack(maps.chunk(2), dim=1).to(torch.float16).numpy()  # [b, 2, C, h, w]
@@ -125,11 +124,14 @@ def _write(
 
 
 def _digest(encoder: Encoder, data: CaptionData) -> str:
-    digest = hashlib.sha256(repr(to_mapping(data.config)).encode())
+    shown = (to_mapping(encoder.config), to_mapping(data.config))
+    digest = hashlib.sha256(repr(shown).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
-    for pair in data.train:
-        digest.update(pair.name.encode())
-        digest.update(np.ascontiguousarray(pair.after[:, ::32, ::32]).tobytes())
+    pictures = [(pair.before, pair.after) for pair in data.train]
+    for dates in (*pictures, (data.store.before, data.store.after)):
+        for date in dates:
+            digest.update(np.ascontiguousarray(date).reshape(-1).data)
+    digest.update(bytes(pair.same for pair in data.train))
     return digest.hexdigest()[:16]

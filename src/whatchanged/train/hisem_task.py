@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from whatchanged.config import apply_mapping, from_mapping, to_mapping
+from whatchanged.config import to_mapping
 from whatchanged.data.tokens import Vocabulary
 from whatchanged.metrics.captions import score_breakdown
 from whatchanged.models.backbones import normalise
 from whatchanged.models.checkpoint import save_checkpoint
-from whatchanged.models.hisem.config import PRESETS, HiSemConfig
 from whatchanged.models.hisem.loss import curriculum_weight, hisem_loss
 from whatchanged.models.hisem.model import HiSem
 from whatchanged.train.caption_data import CaptionData
-from whatchanged.train.config import TrainConfig
+from whatchanged.train.config import TrainConfig, model_config
 from whatchanged.train.features import FeatureCache
 from whatchanged.train.loop import Loss
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,16 +44,22 @@ class CaptionBatch:
 
 
 class HiSemTask:
-    """HiSem and its captioned pairs, as the training loop wants them."""
+    """HiSem and its captioned pairs, as the training loop wants them.
+
+    Args:
+        config: The run. Where it freezes the encoder, features are cached in its folder.
+    """
+
+    measures: tuple[str, ...] = (
+        *("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider_d", "s_m"),
+        *("s_m_changed", "router_changed", "router_unchanged"),
+    )
 
     def __init__(self, config: TrainConfig) -> None:
         from whatchanged.train.run import start_encoder
 
         self.config = config
-        preset = to_mapping(PRESETS[config.preset])
-        self.hisem_config = from_mapping(
-            HiSemConfig, apply_mapping(preset, config.model), source="model"
-        )
+        self.hisem_config = model_config(config)
         self.data = CaptionData.open(config.data)
         self.broken = self.data.broken
         self.hisem = HiSem(self.hisem_config, len(self.data.vocabulary))
@@ -68,22 +70,27 @@ class HiSemTask:
         self.cache = FeatureCache(self.hisem.encoder, self.data, out) if frozen else None
 
     def __len__(self) -> int:
+        """Return the number of training pairs, generated ones included."""
         return len(self.data.train)
 
     def names(self, indices: Sequence[int]) -> list[str]:
+        """Return the names of training pairs."""
         return [self.data.train[i].name for i in indices]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what trains: the new parts, and the encoder's trained part at its own rate."""
         optimiser = self.config.optimiser
         encoder = [p for p in self.hisem.encoder.parameters() if p.requires_grad]
         own = {id(p) for p in self.hisem.encoder.parameters()}
         rest = [p for p in self.hisem.parameters() if id(p) not in own]
         groups = [{"params": rest, "lr": optimiser.lr}]
         if encoder:
-            groups.append({"params": encoder, "lr": optimiser.encoder_lr or optimiser.lr})
+            rate = optimiser.lr if optimiser.encoder_lr is None else optimiser.encoder_lr
+            groups.append({"params": encoder, "lr": rate})
         return groups
 
     def load(self, indices: Sequence[int], generator: torch.Generator) -> CaptionBatch:
+        """Draw a view and a caption for each pair and make a batch of them."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         views = [self.data.draw_view(index, rng) for index in indices]
         captions = [
@@ -103,10 +110,11 @@ class HiSemTask:
         )
 
     def loss(self, model: nn.Module, batch: CaptionBatch, epoch: int, device: torch.device) -> Loss:
+        """Return Eq. 19 of a batch; pairs follow their label in the first epochs (design, 10)."""
         config = self.config
         changed = batch.changed.to(device)
         captions = batch.captions.to(device)
-        by_label = epoch < config.label_routing * config.epochs
+        by_label = epoch < round(config.label_routing * config.epochs, 6)
         alpha = curriculum_weight(epoch + 1, config.epochs, config.warmup_epochs)
         output = model(
             self._prepare(batch.before, batch.encoded, device),
@@ -138,9 +146,8 @@ class HiSemTask:
         labels = [s.changed for s in self.data.validation]
         references = [s.captions for s in self.data.validation]
         scores = score_breakdown(captions, references, labels)
-        numbers = {f"{k}": v for k, v in vars(scores.overall).items() if isinstance(v, float)}
-        if scores.changed is not None:
-            numbers["s_m_changed"] = scores.changed.s_m or 0.0
+        numbers = {k: v for k, v in vars(scores.overall).items() if isinstance(v, float)}
+        numbers["s_m_changed"] = (scores.changed.s_m if scores.changed else None) or 0.0
         right = np.asarray(changed) == np.asarray(labels)
         for name, wanted in (("changed", True), ("unchanged", False)):
             chosen = np.asarray(labels) == wanted

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +19,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from whatchanged.config import to_mapping
-from whatchanged.errors import TrainingError
+from whatchanged.console import progress as progress_bar
+from whatchanged.errors import TrainingError, UsageError
 from whatchanged.train.config import OptimiserConfig, TrainConfig
 from whatchanged.train.curves import plot_curves
-from whatchanged.train.record import RunLog
-from whatchanged.train.state import Progress, load_state, save_state, seed_step, step_generator
+from whatchanged.train.record import RunLog, write_record
+from whatchanged.train.state import (
+    Progress,
+    drop_states,
+    load_state,
+    save_state,
+    seed_step,
+    step_generator,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +50,17 @@ class Loss:
 
 
 class Task(Protocol):
-    """What the loop needs to know of a model and its data."""
+    """What the loop needs to know of a model and its data.
+
+    Attributes:
+        model: What is trained.
+        measures: Names of the numbers that `validate` returns; more is better.
+        broken: Entries of the data that were left out, one line each.
+    """
 
     model: nn.Module
+    measures: tuple[str, ...]
+    broken: tuple[str, ...]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trained parameters, each group with its highest `lr`."""
@@ -67,25 +84,52 @@ class Task(Protocol):
         """Write the model as a checkpoint folder."""
 
 
-def fit(task: Task, config: TrainConfig, out: Path) -> Progress:
+def fit(
+    task: Task, config: TrainConfig, out: Path, facts: Mapping[str, Any] | None = None
+) -> Progress:
     """Train `task` as `config` says and leave `last/`, `best/`, the log and the curves in `out`.
 
+    Args:
+        task: Model and data.
+        config: The run.
+        out: Its folder.
+        facts: What `run.json` says of the run, written once the saved state is known to be its own.
+
     Raises:
-        TrainingError: The loss is not a number; the message names the batch.
+        TrainingError: The loss or its gradient is not a number; the message names the batch.
+        UsageError: `config.monitor` is not a number of the task.
+        CheckpointError: The folder holds the state of a run with another configuration.
     """
-    accelerator = _accelerator()
+    if config.monitor not in task.measures:
+        raise UsageError(
+            f"monitor '{config.monitor}' is no validation number of task '{config.task}'",
+            hint=f"one of {', '.join(task.measures)}",
+        )
+    accelerator = make_accelerator()
     model, optimiser = accelerator.prepare(task.model, _optimiser(task, config.optimiser))
     plain = to_mapping(config)
     progress = Progress()
     if config.resume:
         progress = load_state(out / "state", task.model, optimiser, plain) or progress
-    record = RunLog(out / "log.jsonl", progress.global_step, accelerator.is_main_process)
-    run = _Run(task, config, out, model, optimiser, accelerator, record, plain)
-    run.progress = progress
-    while run.progress.epoch < config.epochs and not run.finished():
-        run.epoch()
-    run.close()
+    main = accelerator.is_main_process
+    if main:
+        if not config.resume:
+            drop_states(out / "state")
+        write_record(out / "run.json", {**(facts or {}), "config": plain})
+    record = RunLog(out / "log.jsonl", progress.global_step, main)
+    run = _Run(task, config, out, model, optimiser, accelerator, record, plain, progress)
+    left = run.n_steps - progress.global_step
+    try:
+        with progress_bar("training", left) if main else nullcontext(_no_bar) as run.advance:
+            while run.progress.epoch < config.epochs and not run.finished():
+                run.epoch()
+            run.finish()
+    finally:
+        record.close()
     return run.progress
+
+
+def _no_bar(amount: float) -> None: ...
 
 
 class _Run:
@@ -101,12 +145,15 @@ class _Run:
         accelerator: Any,
         record: RunLog,
         plain: dict[str, Any],
+        progress: Progress,
     ) -> None:
         self.task, self.config, self.out = task, config, out
         self.model, self.optimiser, self.accelerator = model, optimiser, accelerator
         self.record, self.plain = record, plain
-        self.progress = Progress()
-        self.per_epoch = math.ceil(len(task) / config.batch_size)
+        self.progress = self.start = progress
+        self.advance: Callable[[float], None] = _no_bar
+        whole = math.ceil(len(task) / config.batch_size) * config.epochs
+        self.n_steps = min(config.max_steps or whole, whole)
         self.highest = [group["lr"] for group in task.parameter_groups()]
         self.saved_at = time.monotonic()
 
@@ -153,14 +200,19 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         n_pairs = sum(len(indices) for indices, _ in pieces)
         parts: dict[str, float] = {}
-        for indices, batch in pieces:
-            loss = self.forward(indices, batch, epoch)
-            share = len(indices) / n_pairs
-            self.accelerator.backward(loss.total * share)
+        for number, (indices, batch) in enumerate(pieces, start=1):
+            # Processes may have different numbers of pieces: all exchange gradients in the last.
+            alone = number < len(pieces)
+            with self.accelerator.no_sync(self.model) if alone else nullcontext():
+                loss = self.forward(indices, batch, epoch)
+                share = len(indices) / n_pairs
+                self.accelerator.backward(loss.total * share)
             for key, value in {"loss": float(loss.total.detach()), **loss.parts}.items():
                 parts[key] = parts.get(key, 0.0) + value * share
-        if self.config.optimiser.clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip)
+        limit = self.config.optimiser.clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        if not math.isfinite(norm):
+            raise self.not_a_number("gradient", norm, [i for own, _ in pieces for i in own])
         self.optimiser.step()
         seconds = time.monotonic() - started
         self.progress = replace(
@@ -172,31 +224,35 @@ class _Run:
         self.record.step(
             epoch=epoch,
             step=self.progress.global_step,
-            steps=self.per_epoch * self.config.epochs,
+            steps=self.n_steps,
             lr=rates[0],
             pairs_per_second=n_pairs * self.accelerator.num_processes / seconds,
             **parts,
         )
+        self.advance(1)
 
     def forward(self, indices: list[int], batch: Any, epoch: int) -> Loss:
         device = self.accelerator.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             loss = self.task.loss(self.model, batch, epoch, device)
         if not bool(torch.isfinite(loss.total)):
-            names = ", ".join(self.task.names(indices))
-            raise TrainingError(
-                f"the loss is {float(loss.total)} at step {self.progress.global_step + 1}; "
-                f"the batch: {names}",
-                hint="look at these samples, lower optimiser.lr, or use precision=float32; "
-                "the last saved state is whole and the run resumes from it",
-            )
+            raise self.not_a_number("loss", loss.total.detach(), indices)
         return loss
+
+    def not_a_number(self, what: str, value: Tensor, indices: list[int]) -> TrainingError:
+        names = ", ".join(self.task.names(indices))
+        return TrainingError(
+            f"the {what} is {float(value)} at step {self.progress.global_step + 1}; "
+            f"the batch: {names}",
+            hint="look at these samples, lower optimiser.lr, or use precision=float32; "
+            "the last saved state is whole and the run resumes from it",
+        )
 
     def set_rates(self) -> list[float]:
         factor = rate_factor(
             self.config.optimiser,
             self.progress.global_step,
-            self.config.max_steps or self.per_epoch * self.config.epochs,
+            self.n_steps,
         )
         rates = [highest * factor for highest in self.highest]
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
@@ -213,33 +269,36 @@ class _Run:
         if self.accelerator.is_main_process:
             numbers = self.task.validate()
             self.record.validation(epoch=epoch, step=self.progress.global_step, **numbers)
+            told = numbers[self.config.monitor]
+            log.info(
+                "epoch %d of %d: %s %.4g", epoch + 1, self.config.epochs, self.config.monitor, told
+            )
             self.task.save(self.out / "last", numbers)
             best = self.progress.best
-            if best is None or numbers[self.config.monitor] > best:
-                self.progress = replace(self.progress, best=numbers[self.config.monitor])
+            if best is None or told > best:
+                self.progress = replace(self.progress, best=told)
                 self.task.save(self.out / "best", numbers)
             plot_curves(self.out / "log.jsonl", self.out / "curves.png")
         self.accelerator.wait_for_everyone()
 
     def save_state(self) -> None:
+        # No process waits here: within an epoch each has its own clock and may not come by.
         if self.accelerator.is_main_process:
             save_state(
                 self.out / "state", self.task.model, self.optimiser, self.progress, self.plain
             )
         self.saved_at = time.monotonic()
-        self.accelerator.wait_for_everyone()
 
-    def close(self) -> None:
-        """Save where a step limit stopped the run, and leave a model whatever happened."""
-        if self.progress.step:
-            self.save_state()
+    def finish(self) -> None:
+        """Leave a model and a state where a step limit stopped the run within an epoch."""
+        if self.progress.step and self.progress.global_step > self.start.global_step:
             self.validate(self.progress.epoch)
-        self.record.close()
-        (self.out / "progress.json").write_text(json.dumps(vars(self.progress), indent=1))
+            self.save_state()
+        self.accelerator.wait_for_everyone()
 
 
 def rate_factor(config: OptimiserConfig, step: int, steps: int) -> float:
-    """Share of the highest learning rate at `step` of `steps`, in [0, 1]."""
+    """Share of the highest learning rate at `step` of `steps`, counted from 0, in [0, 1]."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -256,10 +315,13 @@ def _optimiser(task: Task, config: OptimiserConfig) -> Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def _accelerator() -> Any:
+def make_accelerator() -> Any:
+    """Return this process's view of all processes of the run (an `accelerate.Accelerator`)."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     # A batch may send no pair down one path of HASD; its parameters then have no gradient.
-    return Accelerator(
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
-    )
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # Without a GPU the library joins the processes of `torchrun` only if it is told to use CPUs.
+    cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+    # Precision is the loop's own, not that of the user's `accelerate config`.
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])

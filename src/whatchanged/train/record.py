@@ -1,9 +1,10 @@
-"""The log of a run: one JSON object a line, cut back to the saved state on resume."""
+"""What a run tells of itself: its log, one JSON object a line, and the record `run.json`."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,25 @@ class RunLog:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self._file is not None:
-            rounded = {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in values.items()}
-            self._file.write(json.dumps(rounded) + "\n")
+            self._file.write(json.dumps({k: _rounded(v) for k, v in values.items()}) + "\n")
             self._file.flush()
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `run.json`, or another record of a run, in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the records of a log, oldest first; a half-written last line is left out."""
     return [json.loads(line) for line in _lines(path)]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _lines(path: Path) -> list[str]:

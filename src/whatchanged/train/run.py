@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from whatchanged import __version__
-from whatchanged.config import load_config, to_mapping
+from whatchanged.config import load_config
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
 from whatchanged.models.backbones import Encoder, build_encoder
 from whatchanged.models.checkpoint import load_checkpoint
-from whatchanged.models.hisem.config import PRESETS
-from whatchanged.train.config import TrainConfig
-from whatchanged.train.loop import Task, fit
+from whatchanged.train.config import TrainConfig, model_config
+from whatchanged.train.loop import Task, fit, make_accelerator
 from whatchanged.train.state import Progress
 
 log = logging.getLogger(__name__)
@@ -34,30 +35,28 @@ def train(config: str | Path | TrainConfig, overrides: Iterable[str] = ()) -> Pa
     Raises:
         UsageError: An unknown key or preset.
         DatasetError: Broken or missing data.
+        CheckpointError: A saved state or a start encoder that does not belong to this run.
         TrainingError: The loss is not a number.
     """
     if not isinstance(config, TrainConfig):
         config = load_config(TrainConfig, config, overrides)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    task = build_task(config)
-    _write_record(config, task, out)
-    progress = fit(task, config, out)
+    with make_accelerator().main_process_first():  # the others find its feature cache
+        task = build_task(config)
+    progress = fit(task, config, out, _facts(task))
     log.info("trained %d steps in %.0f s", progress.global_step, progress.seconds)
     return out / "best"
 
 
 def build_task(config: TrainConfig) -> Task:
-    """Build model and data of a configuration."""
-    if config.preset not in PRESETS:
-        raise UsageError(
-            f"preset '{config.preset}' is unknown", hint=f"one of {', '.join(sorted(PRESETS))}"
-        )
+    """Build model and data of a configuration; the seed decides all random weights."""
+    torch.manual_seed(config.seed)
     if config.task == "dense":
         from whatchanged.models.backbones import CompactEncoder
         from whatchanged.train.dense_task import DenseTask
 
-        encoder = build_encoder(PRESETS[config.preset].encoder)
+        encoder = build_encoder(model_config(config).encoder)
         if not isinstance(encoder, CompactEncoder):
             raise UsageError("task 'dense' trains the compact encoder only")
         start_encoder(encoder, config)
@@ -68,27 +67,36 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def start_encoder(encoder: Encoder, config: TrainConfig) -> None:
-    """Fill an encoder from a trained checkpoint, else from the named start of its preset."""
+    """Fill an encoder from a trained checkpoint, else from the named start of its preset.
+
+    Raises:
+        CheckpointError: The checkpoint holds no encoder, or another one.
+        WeightsUnavailableError: The named start cannot be had.
+    """
     if config.encoder is not None:
         saved = load_checkpoint(Path(config.encoder))
         if saved.family != "encoder":
             raise CheckpointError(f"{config.encoder} holds a {saved.family}, not an encoder")
-        encoder.load_state_dict(saved.tensors)
+        try:
+            encoder.load_state_dict(saved.tensors)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{config.encoder} is not the encoder of this run: {error}"
+            ) from error
     elif encoder.config.start is not None:
         encoder.load_start_weights(weights.fetch(encoder.config.start))
 
 
-def _write_record(config: TrainConfig, task: Task, out: Path) -> None:
-    record = {
+def _facts(task: Task) -> dict[str, Any]:
+    """Return what `run.json` says beside the configuration."""
+    return {
         "whatchanged": __version__,
         "torch": version("torch"),
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "config": to_mapping(config),
         "samples": len(task),
-        "left_out": list(getattr(task, "broken", ())),
+        "left_out": list(task.broken),
     }
-    (out / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 __all__ = ["Progress", "build_task", "start_encoder", "train"]

@@ -54,7 +54,7 @@ def _mixed(*numbers: int) -> int:
 def save_state(
     folder: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, config: dict[str, Any]
 ) -> Path:
-    """Write a state folder named by its step, atomically, and drop all but the last two."""
+    """Write a state folder named by its step, atomically, and keep one more: the one before it."""
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         for key, value in state.items():
@@ -63,9 +63,17 @@ def save_state(
     save_checkpoint(
         target, family=FAMILY, config=config, tensors=tensors, extras={"progress": vars(progress)}
     )
-    for old in sorted(folder.glob("state-????????"))[:-KEPT]:
+    states = sorted(folder.glob("state-????????"))
+    place = states.index(target) + 1
+    # Later ones are damaged or of a run that was started over: never to be resumed from.
+    for old in [*states[: max(0, place - KEPT)], *states[place:]]:
         shutil.rmtree(old)
     return target
+
+
+def drop_states(folder: Path) -> None:
+    """Remove what earlier runs saved, so that none is resumed from."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_state(
@@ -74,7 +82,7 @@ def load_state(
     """Restore the newest state that is whole; a damaged one is named and the previous used.
 
     Raises:
-        CheckpointError: The state belongs to a run with another configuration.
+        CheckpointError: The state belongs to a run with another configuration or other data.
     """
     for target in sorted(folder.glob("state-????????"), reverse=True):
         try:
@@ -87,7 +95,12 @@ def load_state(
                 f"{target} belongs to a run with another configuration",
                 hint="use another out folder, or resume=false to start over",
             )
-        _restore(model, optimiser, saved.tensors)
+        try:
+            _restore(model, optimiser, saved.tensors)
+        except (RuntimeError, ValueError) as error:  # another vocabulary, another encoder
+            raise CheckpointError(
+                f"{target} does not fit the model: {error}", hint="use another out folder"
+            ) from error
         return Progress(**saved.extras["progress"])
     return None
 
