@@ -198,8 +198,8 @@ DAMAGED: dict[str, Make] = {
     ),
     "tiff, unknown compression": lambda w, f: w.put("a.tif", f["tiff"]({259: (SHORT, [4711])})),
     "png, no rows": lambda w, f: w.put("a.png", f["png"](32, 32)),
-    "png, zeros for rows": lambda w, f: w.put(
-        "a.png", encoded("png")[:60] + b"\0" * 500 + encoded("png")[560:]
+    "png, rows that are no deflate": lambda w, f: w.put(
+        "a.png", encoded("png")[:41] + b"\xff" * 20 + encoded("png")[61:]
     ),
 }  # fmt: skip
 

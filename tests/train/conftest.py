@@ -22,7 +22,7 @@ UNCHANGED = ["the scene is the same as before", "there is no difference"]
 CHANGED = [
     ["a house is built on the left side", "a house appears"],
     ["the letter s is painted on the roof"],
-    ["a house is built behind the trees"],
+    ["a house is built behind the trees on the right side"],
 ]
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_the_best_is_kept_when_later_epochs_are_worse(tmp_path: Path) -> None:
             kept.append(weights(self))
             return super().validate()
 
-    toy, progress = run(tmp_path, Watched(scores=[1.0, 3.0, 2.0, 3.0]))
+    _, progress = run(tmp_path, Watched(scores=[1.0, 3.0, 2.0, 3.0]))
     best, last = load_checkpoint(tmp_path / "best"), load_checkpoint(tmp_path / "last")
     assert best.extras["validation"] == {"score": 3.0}
     assert progress.best == 3.0
@@ -224,7 +225,7 @@ def test_an_unknown_monitor_is_named_before_anything_is_done(tmp_path: Path) -> 
 
 def test_an_epoch_shows_every_sample_once_in_its_own_order(tmp_path: Path) -> None:
     toy, _ = run(tmp_path)
-    epochs = [sum(toy.seen[i : i + 3], []) for i in range(0, 12, 3)]
+    epochs = [[*chain(*toy.seen[i : i + 3])] for i in range(0, 12, 3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert [len(batch) for batch in toy.seen[:3]] == [4, 4, 2]
@@ -312,7 +313,7 @@ def test_rates_rise_in_the_warmup_and_never_after_it(
     assert all(0 <= factor <= 1 for factor in factors)
     rising, falling = factors[:warmup], factors[warmup:]
     assert rising == sorted(rising)
-    assert all(a >= b - 1e-12 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in pairwise(falling))
 
 
 # Resume

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from whatchanged.console import track
 from whatchanged.data.augment import mirror, misregister, photometric
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import PictureStore
-from whatchanged.data.positions import flip_caption
+from whatchanged.data.positions import possible_flips
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.synthetic import draw_scene
 from whatchanged.data.tokens import SPECIALS, UNCHANGED_CAPTION, Vocabulary, tokenise
@@ -43,7 +43,8 @@ class TrainPair:
     Attributes:
         name: For messages.
         changed: The label the router learns.
-        captions: Per flip, the captions that stay true; none where a flip is not to be shown.
+        captions: Per flip, the captions that stay true in known words; none where a flip is
+            not to be shown.
         before: Picture [3, S, S] uint8.
         after: Picture [3, S, S] uint8.
         same: Both are one picture: shown only in two different lights.
@@ -105,6 +106,9 @@ class CaptionData:
             )
         pairs = _real_pairs(real, config)
         pairs += [*_self_pairs(pairs, round(config.self_pairs * len(real))), *drawn]
+        if config.flips:
+            known = set(vocabulary.words)
+            pairs = [replace(pair, captions=_flipped(pair.captions[0], known)) for pair in pairs]
         return cls(
             config,
             tuple(pairs),
@@ -161,7 +165,7 @@ def _real_pairs(samples: Sequence[CaptionSample], config: DataConfig) -> list[Tr
         TrainPair(
             name=f"{sample.source}/{sample.name}",
             changed=sample.changed,
-            captions=_flipped(sample.targets, config.flips),
+            captions=(sample.targets,),
             before=store.before[index],
             after=store.after[index],
         )
@@ -176,8 +180,8 @@ def _self_pairs(pairs: Sequence[TrainPair], n: int) -> list[TrainPair]:
     made = []
     for index, pair in enumerate(chosen):
         picture = pair.after if index % 2 else pair.before
-        captions = ((sentence,),) * len(pair.captions)
-        made.append(TrainPair(f"same/{pair.name}", False, captions, picture, picture, same=True))
+        name = f"same/{pair.name}"
+        made.append(TrainPair(name, False, ((sentence,),), picture, picture, same=True))
     return made
 
 
@@ -191,20 +195,12 @@ def _synthetic_pairs(n: int, config: DataConfig) -> list[TrainPair]:
         before, after = (
             np.ascontiguousarray(p.transpose(2, 0, 1)) for p in (scene.before, scene.after)
         )
-        name = f"synthetic/{seed}"
-        flipped = _flipped(captions, config.flips)
-        made.append(TrainPair(name, scene.changed, flipped, before, after))
+        made.append(TrainPair(f"synthetic/{seed}", scene.changed, (captions,), before, after))
     return made
 
 
-def _flipped(captions: tuple[Words, ...], flips: bool) -> tuple[tuple[Words, ...], ...]:
+def _flipped(captions: tuple[Words, ...], known: Collection[str]) -> tuple[tuple[Words, ...], ...]:
     """Rewrite captions for every flip; those that would not stay true are left out."""
-    if not flips:
-        return (captions,)
-    rows = []
-    for horizontal, vertical in FLIPS:
-        rewritten = (
-            flip_caption(caption, horizontal=horizontal, vertical=vertical) for caption in captions
-        )
-        rows.append(tuple(caption for caption in rewritten if caption is not None))
-    return tuple(rows)
+    flips = possible_flips(captions, known)
+    found = {(flip.horizontal, flip.vertical): flip.captions for flip in flips}
+    return tuple(found.get(flip, ()) for flip in FLIPS)
