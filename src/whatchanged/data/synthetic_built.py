@@ -200,8 +200,8 @@ def _in_view(frame: Frame, building: Building) -> bool:
 def fronts_of(block: Block, style: Style) -> list[str]:
     """Sides of a block that can take a row of plots without two rows meeting."""
     length, depth = block.size
-    along = [front for front in ("t0", "t1") if front in block.fronts]
-    across = [front for front in ("s0", "s1") if front in block.fronts]
+    along: list[str] = [front for front in ("t0", "t1") if front in block.fronts]
+    across: list[str] = [front for front in ("s0", "s1") if front in block.fronts]
     if along:
         return along if depth >= 2.0 * style.plot_depth else along[:1]
     return across if length >= 2.0 * style.plot_depth else across[:1]

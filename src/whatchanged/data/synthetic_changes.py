@@ -189,7 +189,7 @@ def farm_sheds(frame: Frame, block: Block, rng: np.random.Generator, rural: bool
     """Long sheds side by side."""
     land, use = _land(frame, block, rng, ("meadow", "crops", "crops", "bare"))
     part = shown(frame, block)
-    n = int(min(rng.integers(2, 7), max(2, part.size[1] // 9)))
+    n = min(int(rng.integers(2, 7)), max(2, int(part.size[1] // 9)))
     built, colour = sheds(frame, part, rng, n)
     n = sum(_seen(frame, shed.centre) for shed in built.buildings)
     if n < 2:

@@ -76,7 +76,8 @@ class Building:
         """Return the corners of one wing [4, 2] in metres, grown by ``margin``."""
         half = np.array(part.size) / 2.0 + margin
         box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half + np.array(part.offset)
-        return box @ rotation(self.angle).T + np.array(self.centre)
+        turned: Points = box @ rotation(self.angle).T + np.array(self.centre)
+        return turned
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ class Local:
     def box(self, u0: float, u1: float, v0: float, v1: float) -> Points:
         """Return the outline [4, 2] of a rectangle in scene coordinates."""
         corners = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1]])
-        return corners @ rotation(self.angle).T + np.array(self.origin)
+        return self.points(corners)
 
     def points(self, uv: Points) -> Points:
         """Turn local coordinates [N, 2] into scene coordinates."""
-        return uv @ rotation(self.angle).T + np.array(self.origin)
+        turned: Points = uv @ rotation(self.angle).T + np.array(self.origin)
+        return turned
 
     def at(self, u: float, v: float) -> tuple[float, float]:
         """Return the scene coordinates of one local point."""
