@@ -239,8 +239,8 @@ def read_ahead(
 def _read(paths: PairPaths, bands: Sequence[int] | None, align: bool, trained: int) -> PreparedPair:
     with open_pair(paths.before, paths.after, bands=bands, align=align) as pair:
         scale = choose_scale(*pair.grid.shape, pair.grid.gsd_m, trained)
-        times = max(1, _KEPT // max(scale.height, scale.width))
-        pixels = read_reduced(pair, times * scale.height, times * scale.width)
+        times = max(1.0, _KEPT / max(scale.height, scale.width))
+        pixels = read_reduced(pair, int(times * scale.height), int(times * scale.width))
         return prepare(paths, pixels, scale, pair.report, _reading(pair))
 
 
