@@ -219,7 +219,7 @@ def test_golden_the_same_file_twice_is_unchanged(
 def test_golden_generated_changes_are_mostly_seen(
     shipped_model: str, write_pair: PairWriter
 ) -> None:
-    """Scores on generated scenes are no results: this only tells a broken model from a sound one."""
+    """No result, since the scenes are drawn: this tells a broken model from a sound one."""
     right = 0
     for seed in range(8):
         scene = draw_scene(seed, size=256)

@@ -136,6 +136,7 @@ def test_floors_see_nothing_but_the_label(scenes: Path) -> None:
     assert one == other
 
 
+@pytest.mark.slow
 def test_floors_of_the_real_validation_pairs(shared_data: Path) -> None:
     """The numbers that every model here is compared with, METEOR by the field's own program."""
     data = load_levir_cc(shared_data / "captioned")

@@ -104,7 +104,7 @@ def test_json_has_exactly_the_keys_of_the_contract(
         assert type(record["changed"]) is bool
         assert 0 <= record["changed_probability"] <= 1
         assert record["model"] == str(tiny_model)
-        assert record["warnings"] == []
+        assert all(isinstance(warning, str) for warning in record["warnings"])
         assert len(record["captions"]) == beam
         assert all(set(caption) == {"text", "score"} for caption in record["captions"])
         assert record["captions"][0]["text"] == record["caption"]
@@ -202,22 +202,22 @@ def test_explain_without_a_place_reads_nothing(tiny_model: Path) -> None:
 
 def test_the_process_loads_nothing_needless(tiny_model: Path, pairs: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from whatchanged import console; from whatchanged.cli import app; "
-        "code = console.run(app); "
-        "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr); "
-        "raise SystemExit(code)"
+        "import atexit, sys; from whatchanged.cli import main; "
+        "atexit.register(lambda: print(*{name.split('.')[0] for name in sys.modules})); "
+        "main()"
     )
     pair = [str(pairs / "before/0.tif"), str(pairs / "after/0.tif")]
+    options = ["--model", str(tiny_model), "--json", "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-c", code, "describe", *pair, "--model", str(tiny_model), "--json"]
-        + ["--out", str(tmp_path / "run")],
+        [sys.executable, "-c", code, "describe", *pair, *options],
         capture_output=True,
         text=True,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)) == CONTRACT
-    loaded = set(eval(done.stderr.splitlines()[-1]))
+    record, modules = done.stdout.splitlines()
+    assert set(json.loads(record)) == CONTRACT
+    loaded = set(modules.split())
     assert "torch" in loaded
     assert loaded & NEEDLESS == set()
