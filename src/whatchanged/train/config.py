@@ -55,7 +55,9 @@ class DataConfig:
             (dense pre-training only): name of the set -> `building`, `cropland` or `object`.
         masks_root: Folder that holds the mask sets.
         landcover: Folder with class masks of single pictures to composite changes from.
-        extra_captions: JSON file with further captions for pictures of the mask sets.
+        tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
+        tiles_captions: LEVIR-CC's annotation file, for `tiles`.
+        tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
         size: Side of the pictures while training, pixels.
@@ -73,7 +75,9 @@ class DataConfig:
     masks: dict[str, MaskKind] = field(default_factory=dict)
     masks_root: str | None = None
     landcover: str | None = None
-    extra_captions: str | None = None
+    tiles: str | None = None
+    tiles_captions: str | None = None
+    tiles_pictures: str | None = None
     synthetic: float = 0.0
     self_pairs: float = 0.0
     size: int = 256
@@ -90,6 +94,9 @@ class DataConfig:
         _in_range("data", self, 32, None, "size")
         _in_range("data", self, 3, None, "max_words")
         _in_range("data", self, 1, None, "views")
+        given = [self.tiles, self.tiles_captions, self.tiles_pictures]
+        if any(given) and not all(given):
+            raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
 
 
