@@ -12,7 +12,7 @@ from pathlib import Path
 import whatchanged
 from whatchanged.data.synthetic import draw_scene, encode_geotiff
 
-SEED = 4
+SEED = 1004  # the shipped model was also trained on drawn scenes, of seeds below 203
 
 
 def main(folder: Path) -> None:

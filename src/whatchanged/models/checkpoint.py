@@ -331,7 +331,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], half: bool) -> Non
         memory = plain.untyped_storage().data_ptr()
         stored[name] = plain.clone() if memory in seen else plain  # the format knows no sharing
         seen.add(memory)
-    safetensors.torch.save_file(stored, path)
+    # save_file would make a file that only its owner can read.
+    path.write_bytes(safetensors.torch.save(stored))
 
 
 def _record(path: Path) -> FileRecord:
