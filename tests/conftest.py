@@ -70,7 +70,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hasd=HASDConfig(norm="group", hidden=16, expert_hidden=16),
         decoder=DecoderConfig(heads=4, max_len=9),
     )
-    words = "a appear built farm field house houses new on pond road the trees".split()
+    words = ["a", "appear", "built", "farm", "field", "house", "houses", "new", "on"]
+    words += ["pond", "road", "the", "trees"]
     torch.manual_seed(11)
     model = HiSem(config, len(SPECIALS) + len(words))
     nn.init.normal_(model.decoder.embedding.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ def test_the_ground_seen_is_the_ground_there_is(
 def test_turning_the_picture_turns_the_scale(
     height: int, width: int, gsd_m: float | None, trained: int
 ) -> None:
-    scale, turned = choose_scale(height, width, gsd_m, trained), choose_scale(
-        width, height, gsd_m, trained
+    scale, turned = (
+        choose_scale(height, width, gsd_m, trained),
+        choose_scale(width, height, gsd_m, trained),
     )
     assert (scale.height, scale.width) == (turned.width, turned.height)
     assert bool(scale.note) == bool(turned.note)
@@ -276,7 +278,7 @@ def test_memory_is_bounded_by_a_strip(
     # Every row once, in order, in whole multiples of the factor.
     edges = [(window.row_off, window.row_off + window.height) for window in windows]
     assert edges[0][0] == 0
-    assert all(end == start for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(edges))
     assert all((end - start) % 3 == 0 for start, end in edges)
     for name in ("before", "after", "valid"):
         assert np.array_equal(getattr(strips, name), getattr(at_once, name))
@@ -361,7 +363,7 @@ def test_groups_have_one_size_and_keep_the_order(found: list[int], size: int) ->
     assert [pair.paths for batch in groups for pair in batch] == paths
     assert all(1 <= len(batch) <= size for batch in groups)
     assert all(len({pair.before.shape for pair in batch}) == 1 for batch in groups)
-    for one, two in zip(groups, groups[1:], strict=False):
+    for one, two in pairwise(groups):
         assert len(one) == size or one[0].before.shape != two[0].before.shape
 
 

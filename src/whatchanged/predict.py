@@ -182,8 +182,9 @@ def _load(name: str, folder: Path, changed_ns: int) -> CaptionModel:
         hisem = HiSem(from_mapping(HiSemConfig, saved.config["model"]), len(vocabulary))
         hisem.load_state_dict({k: v.float() for k, v in saved.tensors.items()})
     except (KeyError, TypeError, RuntimeError, WhatchangedError) as error:
+        reason = error.message if isinstance(error, WhatchangedError) else error
         raise CheckpointError(
-            f"{name}: vocabulary, configuration and weights do not fit together: {error}",
+            f"{name}: vocabulary, configuration and weights do not fit together: {reason}",
             hint="the checkpoint is of another version of whatchanged; use one of this version",
         ) from error
     hisem.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

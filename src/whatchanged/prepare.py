@@ -127,18 +127,32 @@ def read_reduced(pair: ScenePair, height: int, width: int) -> PairPixels:
 
 
 def _reduce(pixels: PairPixels, factor: int) -> PairPixels:
-    rows, columns = (n // factor for n in pixels.valid.shape)
-    blocks = (rows, factor, columns, factor)
-    valid = pixels.valid.reshape(blocks)
-    count = valid.sum((1, 3))  # [rows, columns]
+    count = _block_sums(pixels.valid[..., None], factor)  # [rows, columns, 1]
 
     def mean(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        kept = picture.reshape(*blocks, 3) * valid[..., None]
-        total = kept.sum((1, 3), dtype=np.uint32)  # a factor is at most 362
-        shade: NDArray[np.uint8] = (total / np.maximum(count, 1)[..., None] + 0.5).astype(np.uint8)
+        total = _block_sums(picture * pixels.valid[..., None], factor)
+        shade: NDArray[np.uint8] = (total / np.maximum(count, 1) + 0.5).astype(np.uint8)
         return shade
 
-    return PairPixels(mean(pixels.before), mean(pixels.after), count * 2 >= factor * factor)
+    valid = count[..., 0] * 2 >= factor * factor
+    return PairPixels(mean(pixels.before), mean(pixels.after), valid)
+
+
+def _block_sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
+    """Sum squares of `factor` pixels of [H, W, C], [H / factor, W / factor, C].
+
+    Adding whole rows, then columns, is five times as fast as one sum over both axes.
+    """
+    height, width, channels = values.shape
+    rows = values.reshape(height // factor, factor, width, channels)
+    lines = np.zeros((height // factor, width, channels), np.uint32)
+    for offset in range(factor):
+        lines += rows[:, offset]
+    columns = lines.reshape(height // factor, width // factor, factor, channels)
+    sums = np.zeros((height // factor, width // factor, channels), np.uint32)
+    for offset in range(factor):
+        sums += columns[:, :, offset]
+    return sums
 
 
 def fit_pixels(
@@ -239,8 +253,8 @@ def read_ahead(
 def _read(paths: PairPaths, bands: Sequence[int] | None, align: bool, trained: int) -> PreparedPair:
     with open_pair(paths.before, paths.after, bands=bands, align=align) as pair:
         scale = choose_scale(*pair.grid.shape, pair.grid.gsd_m, trained)
-        times = max(1, _KEPT // max(scale.height, scale.width))
-        pixels = read_reduced(pair, times * scale.height, times * scale.width)
+        times = max(1.0, _KEPT / max(scale.height, scale.width))
+        pixels = read_reduced(pair, int(times * scale.height), int(times * scale.width))
         return prepare(paths, pixels, scale, pair.report, _reading(pair))
 
 

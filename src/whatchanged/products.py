@@ -107,7 +107,7 @@ class ProductWriter:
         if len(self._records) > SHOWN:
             rows["shown here"] = f"the first {SHOWN} pairs; {_CAPTIONS} has all"
         if failures:
-            rows["not described"] = f"{len(failures)} pairs, see {_RUN}"
+            rows["pairs not described"] = f"{len(failures)}, see {_RUN}"
         report = write_report(self.out, title=title, entries=self._entries, rows=rows)
         record = {
             **self._facts(),

@@ -1,141 +1,223 @@
-"""`whatchanged describe` on real files, with a tiny model of random weights."""
+"""`whatchanged describe` with a small random model, from files to lines and products."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from whatchanged import cli
-from whatchanged.data.tokens import Vocabulary
-from whatchanged.errors import CheckpointError, InputError, PairMismatchError
-from whatchanged.models.backbones import EncoderConfig
-from whatchanged.models.hisem.config import BDAMConfig, DecoderConfig, HASDConfig, HiSemConfig
-from whatchanged.models.hisem.model import HiSem
-from whatchanged.train.hisem_task import save_hisem
+from whatchanged.data.synthetic import draw_scene, encode_geotiff
+from whatchanged.errors import EXIT_CODES, InputError, PairMismatchError, UsageError
 
-WORDS = ("a", "the", "house", "road", "tree", "is", "are", "built", "removed", "on", "before")
+CONTRACT = {
+    "before",
+    "after",
+    "caption",
+    "changed",
+    "changed_probability",
+    "captions",
+    "model",
+    "warnings",
+}
+# Of the dependencies, those that describing a pair has no use for.
+NEEDLESS = {
+    "accelerate",
+    "huggingface_hub",
+    "matplotlib",
+    "pandas",
+    "pycocoevalcap",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "transformers",
+}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = HiSemConfig(
-        encoder=EncoderConfig(kind="compact", input_size=64, channels=16),
-        width=16,
-        grid=4,
-        bdam=BDAMConfig(layers=1, heads=2),
-        hasd=HASDConfig(norm="group", hidden=16, expert_hidden=16),
-        decoder=DecoderConfig(heads=2, max_len=8),
-    )
-    torch.manual_seed(0)
-    vocabulary = Vocabulary.build([WORDS], min_count=0)
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_hisem(folder, HiSem(config, len(vocabulary)), "tiny", vocabulary, {})
-    return folder
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `before/` and `after/`: three sound pairs, one of them on a grid of its own."""
+    root = tmp_path_factory.mktemp("pairs")
+    for seed, size in enumerate((64, 64, 96)):
+        scene = draw_scene(seed, size=size, gsd_m=2.0)
+        for date in ("before", "after"):
+            path = root / date / f"{seed}.tif"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode_geotiff(getattr(scene, date), scene.grid))
+    return root
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    """Three pairs in the layout before/, after/."""
-    rng = np.random.default_rng(0)
-    for date in ("before", "after"):
-        (tmp_path / "pairs" / date).mkdir(parents=True)
-        for name in ("1", "2", "3"):
-            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pairs" / date / f"{name}.png")
-    return tmp_path / "pairs"
+def two_broken(pairs: Path, tmp_path: Path) -> Path:
+    """A list of five pairs: the second is cut off, the fourth lies on two grids."""
+    cut = tmp_path / "cut.tif"
+    content = (pairs / "after/0.tif").read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    rows = [
+        (pairs / "before/0.tif", pairs / "after/0.tif"),
+        (pairs / "before/0.tif", cut),
+        (pairs / "before/1.tif", pairs / "after/1.tif"),
+        (pairs / "before/0.tif", pairs / "after/1.tif"),
+        (pairs / "before/2.tif", pairs / "after/2.tif"),
+    ]
+    listing = tmp_path / "pairs.csv"
+    lines = ["before,after", *(f"{before},{after}" for before, after in rows)]
+    listing.write_text("\n".join(lines), encoding="utf-8")
+    return listing
 
 
-def describe(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, ["describe", *map(str, arguments)])
+def describe(model: Path, *arguments: str | Path) -> Result:
+    words = ["describe", *map(str, arguments), "--model", str(model)]
+    return CliRunner().invoke(cli.app, words)
 
 
-def test_one_pair(model: Path, pairs: Path) -> None:
-    result = describe(pairs / "before/1.png", pairs / "after/1.png", "--model", model)
+def test_one_pair_is_one_line(tiny_model: Path, pairs: Path) -> None:
+    result = describe(tiny_model, pairs / "before/0.tif", pairs / "after/0.tif")
     assert result.exit_code == 0, result.output
-    caption, changed, probability = result.stdout.rpartition("    changed ")
-    assert changed
-    assert set(caption.split()) <= {*WORDS, "<UNK>"}
+    (line,) = result.stdout.splitlines()
+    caption, probability = line.split("    changed ")
+    assert caption
     assert 0 <= float(probability) <= 1
 
 
-def test_json(model: Path, pairs: Path) -> None:
-    before, after = pairs / "before/1.png", pairs / "after/1.png"
-    result = describe(before, after, "--model", model, "--json", "--beam", 2)
-    record = json.loads(result.stdout)
-    assert (record["before"], record["after"]) == (str(before), str(after))
-    assert record["model"] == str(model)
-    assert len(record["captions"]) == 2
-    assert record["captions"][0]["text"] == record["caption"]
-    assert record["captions"][0]["score"] >= record["captions"][1]["score"]
-    assert record["changed"] is (record["changed_probability"] >= 0.5)
+def test_the_size_seen_is_said_unless_quiet(tiny_model: Path, pairs: Path) -> None:
+    pair = pairs / "before/2.tif", pairs / "after/2.tif"
+    assert "96 x 96 pixels, seen at 96 x 96, 2.00 m a pixel" in describe(tiny_model, *pair).stderr
+    assert "seen at" not in describe(tiny_model, *pair, "--quiet").stderr
 
 
-def test_a_folder_is_the_same_as_its_pairs_one_by_one(model: Path, pairs: Path) -> None:
-    lines = describe(pairs, "--model", model, "--json").stdout.splitlines()
-    assert [Path(json.loads(line)["before"]).name for line in lines] == ["1.png", "2.png", "3.png"]
-    for line in lines:
-        record = json.loads(line)
-        alone = describe(record["before"], record["after"], "--model", model, "--json")
-        assert json.loads(alone.stdout)["caption"] == record["caption"]
-        assert json.loads(alone.stdout)["changed_probability"] == pytest.approx(
-            record["changed_probability"], abs=1e-3
-        )
-
-
-def test_a_csv_list(model: Path, pairs: Path) -> None:
-    table = pairs / "list.csv"
-    table.write_text("before,after\nbefore/2.png,after/2.png\n", encoding="utf-8")
-    (line,) = describe(table, "--model", model).stdout.splitlines()
-    assert line.split()[0] == str(pairs / "before/2.png")
-
-
-def test_products(model: Path, pairs: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    before, after = pairs / "before/1.png", pairs / "after/1.png"
-    result = describe(before, after, "--model", model, "--out", out, "--explain")
-    assert result.exit_code == 0, result.output
-    assert {"report.html", "run.json"} <= {path.name for path in out.iterdir()}
-    assert list(out.rglob("*.png"))
-    assert not list(out.rglob("*.part"))
-
-
-def test_a_cut_photograph_is_left_out_and_the_others_are_described(
-    model: Path, pairs: Path
+@pytest.mark.parametrize("beam", [1, 3])
+def test_json_has_exactly_the_keys_of_the_contract(
+    tiny_model: Path, pairs: Path, beam: int
 ) -> None:
-    cut = pairs / "after/2.png"
-    cut.write_bytes(cut.read_bytes()[:3000])
-    result = describe(pairs, "--model", model, "--json")
-    assert result.exit_code == 3
-    assert len(result.stdout.splitlines()) == 2
-    assert "2.png" in result.stderr
-    assert "1 of 3 pairs" in result.stderr
+    result = describe(tiny_model, pairs, "--json", "--beam", str(beam))
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(record["before"]).name for record in records] == ["0.tif", "1.tif", "2.tif"]
+    for record in records:
+        assert set(record) == CONTRACT
+        assert type(record["changed"]) is bool
+        assert 0 <= record["changed_probability"] <= 1
+        assert record["model"] == str(tiny_model)
+        assert all(isinstance(warning, str) for warning in record["warnings"])
+        assert len(record["captions"]) == beam
+        assert all(set(caption) == {"text", "score"} for caption in record["captions"])
+        assert record["captions"][0]["text"] == record["caption"]
+        scores = [caption["score"] for caption in record["captions"]]
+        assert scores == sorted(scores, reverse=True)
 
 
-def test_errors_before_a_model_is_asked(model: Path, pairs: Path, tmp_path: Path) -> None:
-    missing = describe(pairs / "before/1.png", pairs / "none.png", "--model", model)
-    assert isinstance(missing.exception, InputError)
-    other = tmp_path / "other.png"
-    Image.new("RGB", (32, 48)).save(other)
-    sizes = describe(pairs / "before/1.png", other, "--model", model)
-    assert isinstance(sizes.exception, PairMismatchError)
-    alone = describe(pairs / "before/1.png", "--model", model)
-    assert isinstance(alone.exception, InputError)
+def test_the_contract_is_documented(repository: Path) -> None:
+    page = (repository / "docs" / "command.md").read_text(encoding="utf-8")
+    section = page.partition("## JSON")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| `")]
+    assert {row.strip("`") for row in rows} == CONTRACT
 
 
-def test_a_damaged_model_is_named(model: Path, pairs: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(model, tmp_path / "damaged"))
-    tensors = damaged / "model.safetensors"
-    data = bytearray(tensors.read_bytes())
-    data[len(data) // 2] ^= 1
-    tensors.write_bytes(data)
-    result = describe(pairs, "--model", damaged)
-    assert isinstance(result.exception, CheckpointError)
-    assert "model.safetensors" in result.exception.message
+def test_broken_pairs_do_not_lose_the_others(tiny_model: Path, two_broken: Path) -> None:
+    result = describe(tiny_model, two_broken, "--json")
+    assert result.exit_code == EXIT_CODES[InputError]  # of the first that failed
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(record["after"]).name for record in records] == ["0.tif", "1.tif", "2.tif"]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert "cut.tif" in errors[0]
+    assert "do not" in errors[1]
+    assert result.stderr.count("hint:") == 2
+    assert result.stderr.splitlines()[-1] == "2 of 5 pairs could not be described"
+
+
+def test_failures_are_in_the_record(tiny_model: Path, two_broken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = describe(tiny_model, two_broken, "--out", out)
+    assert result.exit_code == EXIT_CODES[InputError]
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert len(record["pairs"]) == 3
+    assert [Path(failure["after"]).name for failure in record["failures"]] == ["cut.tif", "1.tif"]
+    assert len((out / "captions.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_one_broken_pair_alone_is_an_error_without_products(
+    tiny_model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    pair = pairs / "before/0.tif", pairs / "after/1.tif"
+    result = describe(tiny_model, *pair, "--out", out, "--json")
+    assert isinstance(result.exception, PairMismatchError)
     assert result.stdout == ""
+    assert not out.exists()
+
+
+def test_products_and_explanations(tiny_model: Path, pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pair = pairs / "before/0.tif", pairs / "after/0.tif"
+    result = describe(tiny_model, *pair, "--out", out, "--explain")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {
+        "captions.jsonl",
+        "change_map.png",
+        "report.html",
+        "run.json",
+        "words.png",
+    }
+
+
+def test_hostile_names_reach_neither_terminal_nor_page(
+    tiny_model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    name = "<script>alert(1)<\\script>\x1b[2J.tif"
+    hostile = tmp_path / "before" / name, tmp_path / "after" / name
+    for path, source in zip(hostile, ("before", "after"), strict=True):
+        path.parent.mkdir()
+        try:
+            path.write_bytes((pairs / source / "0.tif").read_bytes())
+        except OSError:
+            pytest.skip("this file system has no such names")
+    out = tmp_path / "run"
+    result = describe(tiny_model, tmp_path, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "\x1b" not in page
+
+
+def test_bands_that_a_file_lacks(tiny_model: Path, pairs: Path) -> None:
+    result = describe(tiny_model, pairs, "--bands", "4,3,2")
+    assert result.exit_code == EXIT_CODES[InputError]
+    assert result.stdout == ""
+    assert result.stderr.count("error:") == 3
+
+
+def test_explain_without_a_place_reads_nothing(tiny_model: Path) -> None:
+    result = describe(tiny_model, "nowhere_before.tif", "nowhere_after.tif", "--explain")
+    assert isinstance(result.exception, UsageError)
+
+
+def test_the_process_loads_nothing_needless(tiny_model: Path, pairs: Path, tmp_path: Path) -> None:
+    code = (
+        "import atexit, sys; from whatchanged.cli import main; "
+        "atexit.register(lambda: print(*{name.split('.')[0] for name in sys.modules})); "
+        "main()"
+    )
+    pair = [str(pairs / "before/0.tif"), str(pairs / "after/0.tif")]
+    options = ["--model", str(tiny_model), "--json", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "describe", *pair, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    record, modules = done.stdout.splitlines()
+    assert set(json.loads(record)) == CONTRACT
+    loaded = set(modules.split())
+    assert "torch" in loaded
+    assert loaded & NEEDLESS == set()

@@ -23,8 +23,7 @@ def touch(root: Path, *names: str) -> Path:
 
 def names(pairs: list[PairPaths], root: Path) -> list[tuple[str, str]]:
     return [
-        (p.before.relative_to(root).as_posix(), p.after.relative_to(root).as_posix())
-        for p in pairs
+        (p.before.relative_to(root).as_posix(), p.after.relative_to(root).as_posix()) for p in pairs
     ]
 
 
@@ -90,7 +89,7 @@ def test_every_name_with_both_halves_is_found(
 )
 def test_a_photograph_without_its_other_half(tmp_path: Path, files: tuple[str, ...]) -> None:
     touch(tmp_path, *files)
-    with pytest.raises(InputError, match="have no other half, such as '[12xy]'") as caught:
+    with pytest.raises(InputError, match=r"have no other half, such as '[12xy]'") as caught:
         find_pairs(tmp_path)
     assert "same name" in caught.value.hint
 

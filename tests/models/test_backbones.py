@@ -95,8 +95,11 @@ def test_foreign_start_weights_are_refused(tmp_path: Path) -> None:
 def test_unfreeze_last_trains_the_last_stages(count: int) -> None:
     encoder = build_encoder(EncoderConfig(unfreeze_last=count))
     assert isinstance(encoder, CompactEncoder)
-    trained = {name.split(".")[1] for name, p in encoder.named_parameters() if p.requires_grad
-               and name.startswith("stages")}
+    trained = {
+        name.split(".")[1]
+        for name, p in encoder.named_parameters()
+        if p.requires_grad and name.startswith("stages")
+    }
     assert trained == {str(i) for i in range(7 - count, 7)}
     assert encoder.neck.weight.requires_grad == (count > 0)
     stem = next(encoder.stem.parameters())
@@ -146,8 +149,9 @@ def test_clip_start_weights_come_from_a_local_folder(tmp_path: Path) -> None:
     source.load_start_weights(tmp_path)
     loaded = source.vision.state_dict()
     assert all(torch.equal(v, loaded[k]) for k, v in saved.state_dict().items())
-    other = build_encoder(EncoderConfig(kind="clip", channels=64, layers=1, heads=2, patch=8,
-                                        input_size=32))
+    other = build_encoder(
+        EncoderConfig(kind="clip", channels=64, layers=1, heads=2, patch=8, input_size=32)
+    )
     with pytest.raises(CheckpointError, match="not the CLIP"):
         other.load_start_weights(tmp_path)
 

@@ -380,13 +380,14 @@ def test_running_a_finished_run_again_changes_nothing(tmp_path: Path, limit: int
     assert same(weights(first), weights(again))
 
 
-def test_starting_over_forgets_the_run_before(tmp_path: Path) -> None:
-    run(tmp_path, seed=3)
+@pytest.mark.parametrize("killed", [1, 4])
+def test_starting_over_forgets_the_run_before(tmp_path: Path, killed: int) -> None:
+    run(tmp_path, Toy())
     fresh, _ = run(tmp_path / "fresh")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 4)
+        kill_at(patch, killed)
         run(tmp_path, resume=False)
-    resumed, _ = run(tmp_path)  # from the new run's epoch 1, not from the old one's end
+    resumed, _ = run(tmp_path)  # from the new run's last state or none, never from the old end
     assert same(weights(fresh), weights(resumed))
     assert steps(tmp_path) == steps(tmp_path / "fresh")
 

@@ -203,7 +203,6 @@ def free_port() -> int:
 
 @pytest.mark.loopback
 @pytest.mark.slow
-@pytest.mark.enable_socket
 def test_two_processes_share_the_samples_and_agree_on_the_weights(
     tiny: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:

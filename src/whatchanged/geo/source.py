@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,9 @@ _SAFE_OPTIONS = {
     # memory held before in place of the pixels, without an error.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_CACHEMAX": 256,  # MB of decoded blocks; by default a share of the machine's memory
 }
+_WARNINGS = threading.Lock()  # filters of warnings belong to the process, not to a thread
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _WORLD_SUFFIXES = {
     "GTiff": (".tfw", ".tifw", ".wld"),
@@ -116,7 +119,7 @@ def open_source(path: str | os.PathLike[str], *, allowed_root: Path | None = Non
     resolved = check_path(path, allowed_root)
     driver = driver_of(resolved)
     try:
-        with safe_env(), warnings.catch_warnings():
+        with _WARNINGS, safe_env(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             grid = _grid_of(resolved, driver)
             dataset = rasterio.open(

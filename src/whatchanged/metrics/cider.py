@@ -36,6 +36,24 @@ def cider_d(predictions: Sequence[Caption], references: Sequence[Sequence[Captio
     ]
 
 
+class CiderScorer:
+    """CIDEr-D of single captions with the document frequencies of a fixed set.
+
+    What a caption is rewarded by while training: its score then does not depend on the batch.
+
+    Args:
+        references: For each pair of the set its reference captions.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Caption]]) -> None:
+        self._vectors = _Vectoriser(references)
+
+    def score(self, prediction: Caption, references: Sequence[Caption]) -> float:
+        """Return CIDEr-D of one caption against the references of its pair, in [0, 10]."""
+        known = [self._vectors.of(reference) for reference in references]
+        return _pair_score(self._vectors.compute(prediction), known)
+
+
 class _Vectoriser:
     """TF-IDF vectors of captions, each distinct caption computed once."""
 
@@ -51,10 +69,10 @@ class _Vectoriser:
 
     def of(self, caption: Caption) -> _Vector:
         if caption not in self._known:
-            self._known[caption] = self._compute(caption)
+            self._known[caption] = self.compute(caption)
         return self._known[caption]
 
-    def _compute(self, caption: Caption) -> _Vector:
+    def compute(self, caption: Caption) -> _Vector:
         weights: tuple[dict[Caption, float], ...] = tuple({} for _ in range(MAX_ORDER))
         for ngram, count in ngram_counts(caption).items():
             idf = self._log_pairs - math.log(max(1, self._frequency[ngram]))

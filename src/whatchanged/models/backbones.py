@@ -98,7 +98,7 @@ class ConvNorm(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv without squeeze-and-excitation: expand, depthwise, project, skip where shapes allow."""
+    """MBConv without squeeze-and-excitation: expand, depthwise, project; skip if shapes allow."""
 
     def __init__(self, inp: int, stage: _Stage, stride: int) -> None:
         super().__init__()
@@ -254,9 +254,7 @@ Encoder = CompactEncoder | ClipEncoder
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Build the encoder of `config` with random weights and its frozen part frozen."""
-    encoder: Encoder = (
-        CompactEncoder(config) if config.kind == "compact" else ClipEncoder(config)
-    )
+    encoder: Encoder = CompactEncoder(config) if config.kind == "compact" else ClipEncoder(config)
     freeze(encoder)
     return encoder
 

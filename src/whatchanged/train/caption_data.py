@@ -15,6 +15,7 @@ from torch import Tensor
 from whatchanged.console import track
 from whatchanged.data.augment import mirror, misregister, photometric
 from whatchanged.data.levir_cc import load_levir_cc
+from whatchanged.data.levir_cc_tiles import load_tiles
 from whatchanged.data.pictures import PictureStore
 from whatchanged.data.positions import possible_flips
 from whatchanged.data.samples import CaptionSample
@@ -96,15 +97,17 @@ class CaptionData:
                 raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
         splits = [s for one in sets for s in one.samples if config.vocabulary == "all-splits"]
         drawn = _synthetic_pairs(round(config.synthetic * len(real)), config)
+        tiled = _tile_pairs(config)
         annotated = (c for s in splits or real for c in s.captions)
         vocabulary = Vocabulary.build(
-            chain(annotated, (c for pair in drawn for c in pair.captions[0])), config.min_count
+            chain(annotated, (c for pair in [*tiled, *drawn] for c in pair.captions[0])),
+            config.min_count,
         )
         if len(vocabulary) == len(SPECIALS):
             raise UsageError(
                 f"no word occurs more than {config.min_count} times", hint="lower data.min_count"
             )
-        pairs = _real_pairs(real, config)
+        pairs = [*_real_pairs(real, config), *tiled]
         pairs += [*_self_pairs(pairs, round(config.self_pairs * len(real))), *drawn]
         if config.flips:
             known = set(vocabulary.words)
@@ -171,6 +174,15 @@ def _real_pairs(samples: Sequence[CaptionSample], config: DataConfig) -> list[Tr
         )
         for index, sample in enumerate(samples)
     ]
+
+
+def _tile_pairs(config: DataConfig) -> list[TrainPair]:
+    if not (config.tiles and config.tiles_captions and config.tiles_pictures):
+        return []
+    tiles = load_tiles(
+        Path(config.tiles), Path(config.tiles_captions), Path(config.tiles_pictures), config.size
+    )
+    return [TrainPair(t.name, t.changed, (t.captions,), t.before, t.after) for t in tiles]
 
 
 def _self_pairs(pairs: Sequence[TrainPair], n: int) -> list[TrainPair]:

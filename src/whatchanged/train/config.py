@@ -55,7 +55,9 @@ class DataConfig:
             (dense pre-training only): name of the set -> `building`, `cropland` or `object`.
         masks_root: Folder that holds the mask sets.
         landcover: Folder with class masks of single pictures to composite changes from.
-        extra_captions: JSON file with further captions for pictures of the mask sets.
+        tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
+        tiles_captions: LEVIR-CC's annotation file, for `tiles`.
+        tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
         size: Side of the pictures while training, pixels.
@@ -73,7 +75,9 @@ class DataConfig:
     masks: dict[str, MaskKind] = field(default_factory=dict)
     masks_root: str | None = None
     landcover: str | None = None
-    extra_captions: str | None = None
+    tiles: str | None = None
+    tiles_captions: str | None = None
+    tiles_pictures: str | None = None
     synthetic: float = 0.0
     self_pairs: float = 0.0
     size: int = 256
@@ -90,6 +94,9 @@ class DataConfig:
         _in_range("data", self, 32, None, "size")
         _in_range("data", self, 3, None, "max_words")
         _in_range("data", self, 1, None, "views")
+        given = [self.tiles, self.tiles_captions, self.tiles_pictures]
+        if any(given) and not all(given):
+            raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
 
 
@@ -98,11 +105,13 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: `hisem` (captions) or `dense` (the compact encoder on masks and words).
+        task: `hisem` (captions), `dense` (the compact encoder on masks and words) or
+            `self-critical` (the decoder of a trained HiSem, by reward).
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
         encoder: Checkpoint folder whose encoder starts this run; None for the preset's start.
+        start: Checkpoint folder of a HiSem to go on from (task self-critical).
         data: Where samples come from.
         optimiser: Optimiser and schedule.
         epochs: Passes over the training samples.
@@ -113,6 +122,8 @@ class TrainConfig:
         label_routing: Share of the epochs whose routing follows the label (design, 10).
         warmup_epochs: Epochs before the router learns (Eq. 19).
         router_weight: The balancing coefficient lambda of Eq. 19.
+        samples: Captions drawn a pair (task self-critical).
+        caption_weight: Weight of the caption loss beside the reward (task self-critical).
         monitor: Validation number whose best checkpoint is kept.
         validate_every: Epochs between validations.
         save_minutes: Longest time between two saved states within an epoch.
@@ -120,11 +131,12 @@ class TrainConfig:
         resume: Go on from the last saved state of `out` where there is one.
     """
 
-    task: Literal["hisem", "dense"]
+    task: Literal["hisem", "dense", "self-critical"]
     out: str
     preset: str = "hisem-small"
     model: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
+    start: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     epochs: int = 50
@@ -135,6 +147,8 @@ class TrainConfig:
     label_routing: float = 0.8
     warmup_epochs: int = 3
     router_weight: float = 0.8
+    samples: int = 5
+    caption_weight: float = 0.2
     monitor: str = "s_m"
     validate_every: int = 1
     save_minutes: float = 10.0
@@ -145,7 +159,9 @@ class TrainConfig:
         """Refuse counts that train nothing."""
         _in_range("", self, 1, None, "epochs", "batch_size", "accumulate", "validate_every")
         _in_range("", self, 0, 1, "label_routing")
+        _in_range("", self, 2, None, "samples")
         _in_range("", self, 0, None, "warmup_epochs", "router_weight", "save_minutes", "max_steps")
+        _in_range("", self, 0, None, "caption_weight")
 
 
 def model_config(config: TrainConfig) -> HiSemConfig:

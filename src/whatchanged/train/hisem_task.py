@@ -18,7 +18,7 @@ from whatchanged.models.backbones import normalise
 from whatchanged.models.checkpoint import save_checkpoint
 from whatchanged.models.hisem.loss import curriculum_weight, hisem_loss
 from whatchanged.models.hisem.model import HiSem
-from whatchanged.train.caption_data import CaptionData
+from whatchanged.train.caption_data import CaptionData, View
 from whatchanged.train.config import TrainConfig, model_config
 from whatchanged.train.features import FeatureCache
 from whatchanged.train.loop import Loss
@@ -91,6 +91,12 @@ class HiSemTask:
 
     def load(self, indices: Sequence[int], generator: torch.Generator) -> CaptionBatch:
         """Draw a view and a caption for each pair and make a batch of them."""
+        return self.load_views(indices, generator)[0]
+
+    def load_views(
+        self, indices: Sequence[int], generator: torch.Generator
+    ) -> tuple[CaptionBatch, list[View]]:
+        """Make a batch as `load` does, and tell the view of each pair."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         views = [self.data.draw_view(index, rng) for index in indices]
         captions = [
@@ -101,13 +107,20 @@ class HiSemTask:
             before, after = self.cache.train(indices, views)
         else:
             before, after = self.data.pictures(indices, views, generator)
-        return CaptionBatch(
+        batch = CaptionBatch(
             before=before,
             after=after,
             captions=_pad(captions),
             changed=torch.tensor([self.data.train[i].changed for i in indices]),
             encoded=self.cache is not None,
         )
+        return batch, views
+
+    def maps(self, batch: CaptionBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the encoder's maps of a batch, [B, C, h, w] each."""
+        before = self._prepare(batch.before, batch.encoded, device)
+        after = self._prepare(batch.after, batch.encoded, device)
+        return (before, after) if batch.encoded else self.hisem.encode(before, after)
 
     def loss(self, model: nn.Module, batch: CaptionBatch, epoch: int, device: torch.device) -> Loss:
         """Return Eq. 19 of a batch; pairs follow their label in the first epochs (design, 10)."""

@@ -61,6 +61,10 @@ def build_task(config: TrainConfig) -> Task:
             raise UsageError("task 'dense' trains the compact encoder only")
         start_encoder(encoder, config)
         return DenseTask(config, encoder)
+    if config.task == "self-critical":
+        from whatchanged.train.self_critical import SelfCriticalTask
+
+        return SelfCriticalTask(config)
     from whatchanged.train.hisem_task import HiSemTask
 
     return HiSemTask(config)

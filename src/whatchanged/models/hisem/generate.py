@@ -115,6 +115,39 @@ def beam_search(
     ]
 
 
+@torch.no_grad()
+def sample(
+    decoder: CaptionDecoder, memory: Tensor, n: int, max_len: int, generator: torch.Generator
+) -> Tensor:
+    """Draw `n` captions a pair from the decoder's own distribution.
+
+    Args:
+        decoder: In evaluation mode.
+        memory: [B, L, D].
+        n: Captions a pair.
+        max_len: Longest caption, START and END included.
+        generator: Source of the draws, on the CPU.
+
+    Returns:
+        Word ids from START to END, then NULL, [B, n, T].
+    """
+    n_pairs = memory.shape[0]
+    known = decoder.remember(memory)
+    past = decoder.room(known, n_pairs * n, max_len)
+    ids = torch.full((n_pairs, n, max_len), NULL, device=memory.device)
+    ids[:, :, 0] = START
+    finished = torch.zeros(n_pairs, n, dtype=torch.bool, device=memory.device)
+    for t in range(max_len - 1):
+        chances = _word_scores(decoder.step(ids[:, :, t], t, known, past)).exp()  # [B, n, V]
+        drawn = torch.multinomial(chances.flatten(0, 1).cpu(), 1, generator=generator)
+        word = drawn.view(n_pairs, n).to(ids.device)
+        ids[:, :, t + 1] = word.masked_fill(finished, NULL)
+        finished |= word == END
+        if finished.all():
+            break
+    return ids[:, :, : t + 2]
+
+
 def _word_scores(logits: Tensor) -> Tensor:
     """Return log probabilities, [..., V] float64, of the words a caption may hold."""
     scores = logits.double().log_softmax(dim=-1)
