@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from whatchanged.data.pictures import read_picture
-from whatchanged.evaluate import CaptionEvaluation, Prediction, evaluate_captions
+from whatchanged.evaluate import CaptionEvaluation, CaptionReport, Prediction, evaluate_captions
 from whatchanged.metrics.captions import CaptionScores
-from whatchanged.predict import load_model
+from whatchanged.score import Ruler
 
 SHOWN = 24
 COLUMNS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider_d", "s_m")
@@ -32,7 +32,7 @@ def row(name: str, scores: CaptionScores | None) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def score_table(greedy: CaptionEvaluation, beam: CaptionEvaluation, part: str) -> str:
+def score_table(greedy: CaptionReport, beam: CaptionEvaluation, part: str) -> str:
     """All predictors on one part of the split: `overall`, `changed` or `unchanged`."""
     lines = [
         "| " + " | ".join(("", *HEADS)) + " |",
@@ -40,7 +40,7 @@ def score_table(greedy: CaptionEvaluation, beam: CaptionEvaluation, part: str) -
     ]
     for name, floor in greedy.floors.items():
         lines.append(row(f"floor: {name}", getattr(floor, part)))
-    lines.append(row("hisem-small, greedy", getattr(greedy.scores, part)))
+    lines.append(row("hisem-small, greedy", getattr(greedy.evaluations[0].scores, part)))
     lines.append(row("hisem-small, beam 3", getattr(beam.scores, part)))
     return "\n".join(lines)
 
@@ -94,18 +94,19 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
-    model = load_model(arguments.model)
-    beam = evaluate_captions(model, arguments.data, arguments.split, beam=3, meteor="java")
+    ruler = Ruler("words", meteor="java")
+    asked = ([arguments.model], arguments.data, arguments.split)
+    (beam,) = evaluate_captions(*asked, ruler=ruler, beam=3).evaluations
     if arguments.sheet is not None:
         draw_sheet(chosen(beam), arguments.sheet)
         return
-    greedy = evaluate_captions(model, arguments.data, arguments.split, beam=1, meteor="java")
+    greedy = evaluate_captions(*asked, ruler=ruler)
     for part in ("overall", "changed", "unchanged"):
-        scores = getattr(greedy.scores, part)
+        scores = getattr(beam.scores, part)
         print(f"\n### {part} ({scores.n} pairs)\n\n{score_table(greedy, beam, part)}")
     print("\n### Image router\n\n| pairs | routed rightly |\n|---|---:|")
-    for name, share in greedy.router.items():
-        print(f"| {name} | {100 * share:.1f} % |")
+    for name, share in beam.router.items():
+        print(f"| {name} | {'-' if share is None else f'{share:.1f} %'} |")
     print(f"\n### {SHOWN} pairs, best to worst\n\n{pair_table(chosen(beam))}")
 
 

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "whatchanged"
 L0 = {"errors"}
 L1 = L0 | {"config", "console"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
-L3 = L2 | {"train", "predict", "describing", "evaluate", "reproduce"}
+L3 = L2 | {"train", "predict", "describing", "score", "evaluate", "reproduce"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "train": L2,
     "predict": L2,
     "describing": L2 | {"predict"},
-    "evaluate": L2 | {"predict"},
-    "reproduce": L2 | {"train", "predict", "evaluate"},
+    "score": L2,
+    "evaluate": L2 | {"predict", "score"},
+    "reproduce": L2 | {"train", "predict", "score", "evaluate"},
     "batch": L3,
     "doctor": L4,
     "cli": L4 | {"doctor"},
@@ -38,12 +39,20 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 # `whatchanged --help` and `whatchanged doctor` load these before they know what is wanted.
-WITHOUT_TORCH = {"errors", "config", "console", "geo", "metrics", "doctor", "cli", "__init__"}
+WITHOUT_TORCH = {"errors", "config", "console", "geo", "metrics", "score", "doctor", "cli"} | {
+    "__init__"
+}
 HEAVY = {"torch", "transformers", "accelerate"}
 
 
 # Modules that together are one part of the table.
-TOGETHER = {"prepare": "predict", "explain": "describing", "products": "describing"}
+TOGETHER = {
+    "prepare": "predict",
+    "explain": "describing",
+    "products": "describing",
+    "score_table": "score",
+    "evaluate_report": "evaluate",
+}
 
 
 def part_of(path: Path) -> str:

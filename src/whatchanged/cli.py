@@ -21,7 +21,9 @@ from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
     from whatchanged.errors import WhatchangedError
+    from whatchanged.evaluate import Route
     from whatchanged.predict import Description, PairPaths
+    from whatchanged.score import Ruler
 
 app = typer.Typer(
     name="whatchanged",
@@ -38,6 +40,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in `whatchanged weights list`.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+
+ProtocolOption = Annotated[str, typer.Option("--protocol", help="ids (as published) or words.")]
+VocabularyOption = Annotated[
+    str, typer.Option("--vocabulary", help="Source of ids: all-splits (as published) or train.")
+]
+MeteorOption = Annotated[
+    str, typer.Option("--meteor", help="exact (no Java), java (the jar), or none.")
+]
 
 
 def main() -> None:
@@ -202,6 +212,85 @@ def train(
     from whatchanged.train import run
 
     typer.echo(console.printable(str(run.train(config, values))))
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="JSON object: file name to caption.")
+    ],
+    references: Annotated[
+        Path, typer.Argument(metavar="REFERENCES", help="Captions in LEVIR-CC's JSON, all splits.")
+    ],
+    protocol: ProtocolOption = "ids",
+    vocabulary: VocabularyOption = "all-splits",
+    split: Annotated[str, typer.Option(help="Split that is scored: train, val or test.")] = "test",
+    meteor: MeteorOption = "exact",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score captions made elsewhere under a named protocol, beside the floors."""
+    console.configure(debug=debug)
+    from whatchanged.score import score_file
+    from whatchanged.score_table import score_table
+
+    ruler = _ruler(protocol, vocabulary, meteor)
+    scored = score_file(predictions, references, split=split, ruler=ruler)
+    if as_json:
+        _print_json(scored.to_json())
+    else:
+        typer.echo(score_table(scored))
+
+
+@app.command()
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="Weights or folder; several are seeds of one."),
+    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder in LEVIR-CC's layout.")],
+    split: Annotated[str, typer.Option(help="Split that is described: test or val.")] = "test",
+    protocol: ProtocolOption = "ids",
+    vocabulary: VocabularyOption = "all-splits",
+    meteor: MeteorOption = "exact",
+    route: Annotated[
+        str, typer.Option(help="What chooses the path: predicted, label or both.")
+    ] = "predicted",
+    beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scores.json, table.txt and pairs.csv.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Describe a split of a data set and score the captions, beside the floors."""
+    console.configure(quiet=quiet, debug=debug)
+    routes: dict[str, tuple[Route, ...]] = {
+        "predicted": ("predicted",),
+        "label": ("label",),
+        "both": ("predicted", "label"),
+    }
+    if route not in routes:
+        raise UsageError(f"--route {route} is unknown", hint=f"one of {', '.join(routes)}")
+    ruler = _ruler(protocol, vocabulary, meteor)
+    from whatchanged import evaluate_report
+    from whatchanged.evaluate import evaluate_captions
+
+    report = evaluate_captions(models, data, split, routes=routes[route], ruler=ruler, beam=beam)
+    if out is not None:
+        evaluate_report.write_report(report, out)
+    if as_json:
+        _print_json(evaluate_report.to_json(report))
+    else:
+        typer.echo(console.printable(evaluate_report.as_text(report)))
+
+
+def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
+    from whatchanged.score import Ruler
+
+    choices: Any = {"protocol": protocol, "vocabulary": vocabulary, "meteor": meteor}
+    return Ruler(**choices)  # which refuses what it does not know
 
 
 @app.command()

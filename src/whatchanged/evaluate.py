@@ -1,26 +1,31 @@
-"""Scores of a captioning model on a data set, beside the floors that any model must beat."""
+"""Scores of captioning models on a data set, beside the floors that any model must beat."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from whatchanged.data.levir_cc import load_levir_cc
+from whatchanged.console import track
+from whatchanged.data.levir_cc import find_captions_file, load_levir_cc, load_references
 from whatchanged.data.pictures import PictureStore
-from whatchanged.data.samples import CaptionSample
-from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
-from whatchanged.errors import DatasetError
-from whatchanged.metrics.captions import CaptionBreakdown, MeteorBackend, score_breakdown
-from whatchanged.predict import CaptionModel
+from whatchanged.data.samples import CaptionReferences, CaptionSample
+from whatchanged.errors import UsageError
+from whatchanged.metrics.captions import CaptionBreakdown
+from whatchanged.models import weights
+from whatchanged.models.backbones import normalise
+from whatchanged.models.checkpoint import MANIFEST
+from whatchanged.predict import CaptionModel, load_model
+from whatchanged.score import Ruler, Words, floor_captions
 
 _BATCH = 16
 
-Words = tuple[str, ...]
+Route = Literal["predicted", "label"]
+"""What chooses a pair's path: the image router, or the pair's label (HiSem, Table VI)."""
 
 
 @dataclass(frozen=True)
@@ -30,112 +35,175 @@ class Prediction:
     Attributes:
         sample: The pair with its references.
         caption: Words of the best caption.
-        changed: Path the image router chose.
-        probability: Probability of the changed path.
+        changed: Path that was taken.
+        probability: Probability of the changed path by the router; None without one.
     """
 
     sample: CaptionSample
     caption: Words
     changed: bool
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True)
 class CaptionEvaluation:
-    """Scores of a model on one split, protocol `words`.
+    """One model on one split with one way of routing.
 
     Attributes:
+        model: Name or folder of the model.
+        sha256: Of its checkpoint's manifest.
+        route: What chose the paths.
         predictions: Per pair, in the data set's order.
-        scores: Overall, changed and unchanged pairs.
-        floors: Name of a predictor that sees no picture -> its scores.
-        router: Share of pairs routed rightly: `all`, `changed`, `unchanged`.
+        scores: Overall, changed and unchanged pairs, and every pair.
+        router: Share of pairs on the right path in percent, `overall`, `changed` and
+            `unchanged`; None where there is no such pair, or no router.
     """
 
+    model: str
+    sha256: str
+    route: Route
     predictions: tuple[Prediction, ...]
     scores: CaptionBreakdown
+    router: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """Evaluations under one ruler, beside the floors.
+
+    Attributes:
+        split: Split of the data set.
+        beam: Captions kept while decoding.
+        ruler: How captions were compared.
+        evaluations: Of every model, its routes together, in the order asked for.
+        floors: Name of a predictor that sees no picture -> its scores.
+    """
+
+    split: str
+    beam: int
+    ruler: Ruler
+    evaluations: tuple[CaptionEvaluation, ...]
     floors: dict[str, CaptionBreakdown]
-    router: dict[str, float]
 
 
 def evaluate_captions(
-    model: CaptionModel,
+    models: Sequence[str | Path],
     root: Path | str,
-    split: str = "val",
+    split: str = "test",
     *,
+    routes: Sequence[Route] = ("predicted",),
+    ruler: Ruler | None = None,
     beam: int = 1,
-    meteor: MeteorBackend = "exact",
-) -> CaptionEvaluation:
-    """Describe every pair of a split in LEVIR-CC's layout and score the captions as words.
+) -> CaptionReport:
+    """Describe every pair of a split in LEVIR-CC's layout and score the captions.
 
-    The modal caption of the second floor is the most frequent one of the training split's
-    changed pairs, the first in the alphabet where several are; without such pairs that floor
-    is left out.
+    Pictures of other splits need not be on disk.
+
+    Args:
+        models: Named weights, model folders or run folders (their `best/` is taken); several
+            are runs of one experiment with different seeds.
+        root: Folder of the data set.
+        split: `train`, `val` or `test`.
+        routes: Ways of routing; the encoder runs once for all of them.
+        ruler: How to compare captions; None is the published protocol.
+        beam: Captions kept while decoding; 1 is greedy, as in the paper.
 
     Raises:
         DatasetError: The data set is broken or missing, or has no such split.
+        UsageError: No model, no route, a beam below 1, a model without router to be routed
+            by label, or a vocabulary that the data set cannot give.
+        WeightsUnavailableError: A model cannot be had; CheckpointError: it is damaged.
     """
-    data = load_levir_cc(Path(root))
-    samples = data.of_split(split)
-    if not samples:
-        raise DatasetError(f"{root} has no pairs of split '{split}'", hint="train, val or test")
-    predictions = predict_samples(model, samples, beam=beam)
-    references = [sample.captions for sample in samples]
-    changed = [sample.changed for sample in samples]
-    scores = score_breakdown([p.caption for p in predictions], references, changed, meteor=meteor)
-    right = np.array([p.changed == p.sample.changed for p in predictions])
-    labels = np.array(changed)
-    router = {"all": float(right.mean())}
-    for name, chosen in (("changed", labels), ("unchanged", ~labels)):
-        router[name] = float(right[chosen].mean()) if chosen.any() else float("nan")
-    floors = {
-        name: score_breakdown(captions, references, changed, meteor=meteor)
-        for name, captions in floor_captions(data.of_split("train"), changed).items()
-    }
-    return CaptionEvaluation(tuple(predictions), scores, floors, router)
+    if not models or not routes or beam < 1:
+        raise UsageError("evaluation needs a model, a route and a beam of at least 1")
+    ruler = ruler or Ruler()
+    samples = load_levir_cc(root, split).samples
+    everything = load_references(find_captions_file(Path(root)))
+    predictions: dict[tuple[int, Route], list[Prediction]] = {}
+    identities: list[tuple[str, str]] = []
+    for run, name in enumerate(models):
+        model = load_model(_checkpoint(name))
+        identities.append((str(name), model.sha256))
+        for route, found in predict_samples(model, samples, routes=routes, beam=beam).items():
+            predictions[run, route] = found
+
+    pairs = [CaptionReferences(s.before.name, s.split, s.captions, s.changed) for s in samples]
+    said = {key: [p.caption for p in found] for key, found in predictions.items()}
+    scores = ruler.measure(said, pairs, everything)
+    floors = floor_captions(everything, [sample.changed for sample in samples])
+    evaluations = tuple(
+        CaptionEvaluation(
+            *identities[run], route, tuple(found), scores[run, route], router_accuracy(found)
+        )
+        for (run, route), found in predictions.items()
+    )
+    return CaptionReport(split, beam, ruler, evaluations, ruler.measure(floors, pairs, everything))
 
 
+@torch.inference_mode()
 def predict_samples(
-    model: CaptionModel, samples: Sequence[CaptionSample], *, beam: int = 1
-) -> list[Prediction]:
-    """Describe samples at the model's training size."""
-    store = PictureStore.open(samples, model.hisem.config.encoder.input_size)
-    predictions: list[Prediction] = []
-    for start in range(0, len(samples), _BATCH):
-        rows = slice(start, start + _BATCH)
-        before = torch.from_numpy(np.array(store.before[rows]))
-        after = torch.from_numpy(np.array(store.after[rows]))
-        memory = model.see(before, after)
-        found = model.say(memory, beam)
-        probability = memory.changed_probability
-        for index, (sample, hypotheses) in enumerate(zip(samples[rows], found, strict=True)):
-            predictions.append(
-                Prediction(
-                    sample=sample,
-                    caption=tuple(model.vocabulary.decode(hypotheses[0].ids)),
-                    changed=bool(memory.path[index]),
-                    probability=1.0 if probability is None else float(probability[index]),
-                )
-            )
-    return predictions
+    model: CaptionModel,
+    samples: Sequence[CaptionSample],
+    *,
+    routes: Sequence[Route] = ("predicted",),
+    beam: int = 1,
+) -> dict[Route, list[Prediction]]:
+    """Describe samples at the model's training size, once for each way of routing.
 
-
-def floor_captions(
-    train: Sequence[CaptionSample], changed: Sequence[bool]
-) -> dict[str, list[Words]]:
-    """Return the captions of predictors that see no picture.
-
-    `constant` says of every pair that nothing changed. `right label + modal caption` knows
-    which pairs changed and says one sentence of all of them; it is left out where no training
-    pair changed.
-
-    Args:
-        train: Training pairs, the source of the modal caption.
-        changed: Label of every pair to be described.
+    Raises:
+        DatasetError: A picture that cannot be read.
+        UsageError: Routing by label asked of a model without image router.
     """
-    constant = tuple(tokenise(UNCHANGED_CAPTION))
-    counts = Counter(caption for sample in train if sample.changed for caption in sample.captions)
-    floors = {"constant": [constant] * len(changed)}
-    if counts:
-        modal = min(counts, key=lambda caption: (-counts[caption], caption))
-        floors["right label + modal caption"] = [modal if c else constant for c in changed]
-    return floors
+    if "label" in routes and model.hisem.hasd.router is None:
+        raise UsageError(
+            f"{model.name} has no image router, so labels cannot take its place",
+            hint="evaluate it with --route predicted",
+        )
+    encoder = model.hisem.config.encoder
+    found: dict[Route, list[Prediction]] = {route: [] for route in routes}
+    for start in track(range(0, len(samples), _BATCH), "describing"):
+        batch = samples[start : start + _BATCH]
+        pictures = PictureStore.open(batch, encoder.input_size)
+        before, after = (torch.from_numpy(np.array(p)) for p in (pictures.before, pictures.after))
+        maps = model.hisem.encode(normalise(before, encoder), normalise(after, encoder))
+        labels = torch.tensor([sample.changed for sample in batch])
+        for route, predictions in found.items():
+            memory = model.hisem.memory(*maps, labels if route == "label" else None)
+            probability = memory.changed_probability
+            for index, hypotheses in enumerate(model.say(memory, beam)):
+                predictions.append(
+                    Prediction(
+                        sample=batch[index],
+                        caption=tuple(model.vocabulary.decode(hypotheses[0].ids)),
+                        changed=bool(memory.path[index]),
+                        probability=None if probability is None else float(probability[index]),
+                    )
+                )
+    return found
+
+
+def router_accuracy(predictions: Sequence[Prediction]) -> dict[str, float | None]:
+    """Return the share of pairs on the right path, in percent, as Table VI counts it.
+
+    Returns:
+        `overall`, `changed`, `unchanged`; None where no such pair met a router.
+    """
+    right = [
+        (p.sample.changed, p.changed == p.sample.changed)
+        for p in predictions
+        if p.probability is not None
+    ]
+    parts = {
+        "overall": [hit for _, hit in right],
+        "changed": [hit for changed, hit in right if changed],
+        "unchanged": [hit for changed, hit in right if not changed],
+    }
+    return {part: 100 * sum(hits) / len(hits) if hits else None for part, hits in parts.items()}
+
+
+def _checkpoint(model: str | Path) -> str | Path:
+    """Return the best checkpoint of a run's folder; anything else as it is."""
+    folder = Path(model)
+    if str(model) in weights.NAMED_WEIGHTS or (folder / MANIFEST).exists():
+        return model
+    return folder / "best" if (folder / "best").is_dir() else model

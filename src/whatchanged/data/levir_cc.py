@@ -19,7 +19,7 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whatchanged.data.samples import CaptionDataset, CaptionSample
+from whatchanged.data.samples import CaptionDataset, CaptionReferences, CaptionSample
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
 
@@ -85,6 +85,29 @@ def load_levir_cc(
         what = f"split '{split}'" if split else "data set"
         raise DatasetError(f"{path}: {what} has no usable entry", hint="\n".join(broken[:5]))
     return CaptionDataset(tuple(samples), tuple(broken), root)
+
+
+def load_references(path: Path | str) -> tuple[CaptionReferences, ...]:
+    """Read the captions of all splits from an annotation file, without any photograph.
+
+    Labels are read as by :func:`load_levir_cc`.
+
+    Raises:
+        DatasetError: The file is missing or no annotation file; or its first broken entry.
+    """
+    path = Path(path)
+    images, _ = _read_annotations(path)
+    found: dict[tuple[str, str], CaptionReferences] = {}
+    for index, entry in enumerate(images):
+        where = f"{path}: images[{index}]"
+        name, split = _identity(entry, where)
+        where = f"{where} ({name})"
+        if (split, name) in found:
+            raise DatasetError(f"{where} repeats a file name of split '{split}'")
+        captions = _captions(entry, where)
+        changed = _changed(entry, captions, where)
+        found[split, name] = CaptionReferences(name, split, captions, changed)
+    return tuple(found.values())
 
 
 def find_captions_file(root: Path) -> Path:

@@ -45,6 +45,23 @@ class CaptionSample:
 
 
 @dataclass(frozen=True)
+class CaptionReferences:
+    """What people said of one pair; its photographs need not be at hand.
+
+    Args:
+        filename: File name of the pair, unique within its split.
+        split: ``train``, ``val`` or ``test``.
+        captions: Tokenised captions, at least one, none empty.
+        changed: Whether anything changed.
+    """
+
+    filename: str
+    split: str
+    captions: tuple[tuple[str, ...], ...]
+    changed: bool
+
+
+@dataclass(frozen=True)
 class CaptionDataset:
     """The samples of a data set and what had to be left out.
 
