@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import SamConfig, SamModel
 
 from whatchanged.errors import CheckpointError, WeightsUnavailableError
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
@@ -105,3 +106,57 @@ def test_names_are_resolved(tmp_path: Path) -> None:
     assert resolve("some/repository") == "some/repository"
     with pytest.raises(WeightsUnavailableError):
         resolve("no-such-weights")
+
+
+@torch.no_grad()
+def test_published_parts_are_read_from_their_folders(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """SAM gives encoder and decoder; both are told from what a checkpoint must hold."""
+    config = kit.tiny_clip_sam
+    donor = kit.make(config, seed=7)
+    sam = donor.config.clip_sam.sam
+    whole = SamModel(
+        SamConfig(
+            vision_config={**donor.vision.sam.config.to_dict(), "num_pos_feats": 8},
+            mask_decoder_config=donor.decoder.mask_decoder.config.to_dict(),
+            prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
+        )
+    )
+    whole.save_pretrained(tmp_path / "sam")
+    donor.vision.resnet.save_pretrained(tmp_path / "resnet")
+    donor.vision.clip.vision.save_pretrained(tmp_path / "clip")
+    eyes = replace(
+        config.clip_sam,
+        clip=replace(config.clip_sam.clip, start=str(tmp_path / "clip")),
+        sam=replace(sam, start=str(tmp_path / "sam")),
+        resnet=replace(config.clip_sam.resnet, start=str(tmp_path / "resnet")),
+    )
+    model = start_reasoncd(replace(config, clip_sam=eyes), kit.byte_tokenizer()).eval()
+    for ours, theirs in (
+        (model.vision.sam, whole.vision_encoder),
+        (model.decoder.mask_decoder, whole.mask_decoder),
+        (model.decoder.no_mask_embed, whole.prompt_encoder.no_mask_embed),
+        (model.decoder.shared_image_embedding, whole.shared_image_embedding),
+        (model.vision.resnet, donor.vision.resnet),
+        (model.vision.clip, donor.vision.clip),
+    ):
+        for name, tensor in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], tensor), name
+    model.decoder.mask_decoder.mask_tokens.weight.add_(1.0)  # as training would
+    save_reasoncd(tmp_path / "m", model, "tiny")
+    stored = load_checkpoint(tmp_path / "m").tensors
+    assert not any(name.startswith(("vision.clip.", "vision.sam.")) for name in stored)
+    loaded = load_reasoncd(tmp_path / "m")
+    torch.testing.assert_close(answer(loaded, kit)[1], answer(model, kit)[1])
+
+
+def test_the_encoder_of_hisem_is_shared(
+    kit: SimpleNamespace, model: ReasonCD, tiny_model: Path
+) -> None:
+    encoder = replace(kit.tiny.compact.encoder, start=str(tiny_model), channels=32)
+    compact = replace(kit.tiny.compact, encoder=encoder)
+    started = start_reasoncd(replace(kit.tiny, compact=compact), kit.byte_tokenizer())
+    stored = load_checkpoint(tiny_model).tensors
+    for name, tensor in started.vision.encoder.state_dict().items():
+        assert torch.equal(tensor, stored[f"encoder.{name}"]), name
+    with pytest.raises(CheckpointError, match="encoder"):
+        model.vision.load_start_weights(tiny_model)  # sixteen channels here
