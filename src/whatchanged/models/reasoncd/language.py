@@ -192,6 +192,7 @@ def convert_gguf(path: Path) -> Path:
         raise MissingExtraError(
             f"{path.name} cannot be read without the package gguf", hint="pip install gguf"
         ) from error
+    import transformers
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     folder = path.with_suffix("")
@@ -199,7 +200,11 @@ def convert_gguf(path: Path) -> Path:
         return folder
     where: dict[str, Any] = {"gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
-    base = LlamaForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **where)
+    # Packed 4-bit weights could neither be adapted nor stored as plain safetensors.
+    # Before it had a class for them, transformers always unpacked.
+    packed: Any = getattr(transformers, "GgufConfig", None)
+    plain = {} if packed is None else {"quantization_config": packed(dequantize=True)}
+    base = LlamaForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **where, **plain)
     base.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "complete").touch()  # last: a killed conversion starts over
