@@ -99,9 +99,7 @@ def test_classes_are_reduced_by_majority() -> None:
 
 
 @given(
-    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=4, max_side=24)).filter(
-        lambda a: a.shape[0] == a.shape[1]
-    ),
+    st.integers(4, 24).flatmap(lambda side: hnp.arrays(np.uint8, (side, side))),
     st.integers(1, 30),
 )
 @settings(max_examples=20)
