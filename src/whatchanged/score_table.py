@@ -15,8 +15,8 @@ PUBLISHED = (
     "vocabulary of all splits;\nscores of another protocol or vocabulary do not compare with them"
 )
 _METEOR_NOTES = {
-    ("exact", "words"): "METEOR by exact matches is below the jar's on words: the jar also "
-    "matches stems, synonyms and paraphrases",
+    ("exact", "words"): "METEOR by exact matches is another number than the jar's on words: the "
+    "jar also matches stems, synonyms and paraphrases, and weighs function words less",
     ("exact", "ids"): "METEOR by exact matches is within 0.05 of the jar's on ids",
 }
 

@@ -321,14 +321,25 @@ def test_a_run_starts_from_a_trained_encoder(
     assert all(torch.equal(own[key], saved[key]) for key in saved)
 
 
+def test_a_run_starts_from_the_encoder_of_a_trained_model(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    first = build_task(tiny(tmp_path / "first", seed=1))
+    first.save(tmp_path / "model", {})
+    saved = load_checkpoint(tmp_path / "model").tensors
+    task = build_task(tiny(tmp_path / "run", seed=2, encoder=str(tmp_path / "model")))
+    own = task.hisem.encoder.state_dict()  # type: ignore[attr-defined]
+    assert own and all(torch.equal(own[key], saved[f"encoder.{key}"]) for key in own)
+
+
 def test_an_encoder_that_does_not_fit_is_refused(
     tiny: Callable[..., TrainConfig], tmp_path: Path, saved_encoder: Path
 ) -> None:
     wide = build_encoder(EncoderConfig(channels=48))
     with pytest.raises(CheckpointError, match="is not the encoder of this run"):
         start_encoder(wide, tiny(tmp_path, encoder=str(saved_encoder)))
-    save_checkpoint(tmp_path / "h", family="hisem", config={}, tensors={}, extras={})
-    with pytest.raises(CheckpointError, match="holds a hisem, not an encoder"):
+    save_checkpoint(tmp_path / "h", family="reasoncd", config={}, tensors={}, extras={})
+    with pytest.raises(CheckpointError, match="holds a reasoncd, not an encoder"):
         start_encoder(wide, tiny(tmp_path, encoder=str(tmp_path / "h")))
 
 

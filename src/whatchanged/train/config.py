@@ -110,7 +110,8 @@ class TrainConfig:
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
-        encoder: Checkpoint folder whose encoder starts this run; None for the preset's start.
+        encoder: Checkpoint folder of an encoder or of a HiSem whose encoder starts this run;
+            None for the preset's start.
         start: Checkpoint folder of a HiSem to go on from (task self-critical).
         data: Where samples come from.
         optimiser: Optimiser and schedule.

@@ -79,10 +79,13 @@ def start_encoder(encoder: Encoder, config: TrainConfig) -> None:
     """
     if config.encoder is not None:
         saved = load_checkpoint(Path(config.encoder))
-        if saved.family != "encoder":
+        # A whole HiSem has an encoder too, and in the package it is stored as float16.
+        prefix = {"encoder": "", "hisem": "encoder."}.get(saved.family)
+        if prefix is None:
             raise CheckpointError(f"{config.encoder} holds a {saved.family}, not an encoder")
+        own = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
         try:
-            encoder.load_state_dict(saved.tensors)
+            encoder.load_state_dict(own)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{config.encoder} is not the encoder of this run: {error}"
