@@ -13,13 +13,14 @@ SOURCE = ROOT / "src" / "whatchanged"
 
 # What each part may import of the others; a part may always import itself.
 L0 = {"errors"}
-L1 = L0 | {"config", "console"}
+L1 = L0 | {"config", "console", "answers"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
 L3 = L2 | {"train", "predict", "describing", "score", "evaluate", "reproduce"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": L0,
+    "answers": L0,
     "console": L0,
     "geo": L0 | {"console"},
     "data": L1 | {"geo"},
@@ -39,8 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 # `whatchanged --help` and `whatchanged doctor` load these before they know what is wanted.
-WITHOUT_TORCH = {"errors", "config", "console", "geo", "metrics", "score", "doctor", "cli"} | {
-    "__init__"
+WITHOUT_TORCH = {"errors", "config", "console", "answers", "geo", "metrics", "score", "doctor"} | {
+    "cli",
+    "__init__",
 }
 HEAVY = {"torch", "transformers", "accelerate"}
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from whatchanged.answers import parse_answer
 from whatchanged.errors import UsageError
 from whatchanged.models.reasoncd.config import ReasonCDConfig
 from whatchanged.models.reasoncd.fusion import MultiScaleFusion
@@ -25,7 +26,6 @@ from whatchanged.models.reasoncd.prompt import (
     PromptWriter,
     TextSample,
     clean_wish,
-    parse_answer,
 )
 from whatchanged.models.reasoncd.sequence import (
     AFTER,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whatchanged.models.reasoncd.prompt import Understood
+from whatchanged.answers import Understood
 from whatchanged.models.reasoncd.vision import PairFeatures
 
 
