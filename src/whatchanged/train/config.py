@@ -66,6 +66,8 @@ class DataConfig:
         max_words: Longest caption with START and END.
         flips: Mirror pictures and the position words of their captions.
         photometric: Strength of changes of light and colour, 0 to 1.
+        zoom: Smallest part of a pair's side that is shown, enlarged, both dates alike; 1 for
+            the whole. Captions stay true from 0.94 on.
         views: Lights a pair is shown in: 1 is the picture as it is, each more a change of
             light and colour (cached where the encoder is frozen, else drawn anew each time).
         skip_broken: List broken entries in the run's record instead of stopping.
@@ -86,12 +88,14 @@ class DataConfig:
     max_words: int = 41
     flips: bool = False
     photometric: float = 0.0
+    zoom: float = 1.0
     views: int = 1
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares that show nothing."""
         _in_range("data", self, 32, None, "size")
+        _in_range("data", self, 0.5, 1, "zoom")
         _in_range("data", self, 3, None, "max_words")
         _in_range("data", self, 1, None, "views")
         given = [self.tiles, self.tiles_captions, self.tiles_pictures]
@@ -123,6 +127,10 @@ class TrainConfig:
         label_routing: Share of the epochs whose routing follows the label (design, 10).
         warmup_epochs: Epochs before the router learns (Eq. 19).
         router_weight: The balancing coefficient lambda of Eq. 19.
+        word_dropout: Share of a caption's words that the decoder must do without while it
+            learns to say the next one (task hisem).
+        auxiliary: Weight of the heads that tell words and land cover from the decoder's
+            memory (task hisem; see `train.auxiliary`).
         samples: Captions drawn a pair (task self-critical).
         caption_weight: Weight of the caption loss beside the reward (task self-critical).
         monitor: Validation number whose best checkpoint is kept.
@@ -148,6 +156,8 @@ class TrainConfig:
     label_routing: float = 0.8
     warmup_epochs: int = 3
     router_weight: float = 0.8
+    word_dropout: float = 0.0
+    auxiliary: float = 0.0
     samples: int = 5
     caption_weight: float = 0.2
     monitor: str = "s_m"
@@ -162,7 +172,8 @@ class TrainConfig:
         _in_range("", self, 0, 1, "label_routing")
         _in_range("", self, 2, None, "samples")
         _in_range("", self, 0, None, "warmup_epochs", "router_weight", "save_minutes", "max_steps")
-        _in_range("", self, 0, None, "caption_weight")
+        _in_range("", self, 0, None, "caption_weight", "auxiliary")
+        _in_range("", self, 0, 1, "word_dropout")
 
 
 def model_config(config: TrainConfig) -> HiSemConfig:
