@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from whatchanged.config import apply_mapping, from_mapping, to_mapping
 from whatchanged.errors import UsageError
 from whatchanged.models.hisem.config import PRESETS, HiSemConfig
+from whatchanged.models.reasoncd.config import PRESETS as REASONCD_PRESETS
+from whatchanged.models.reasoncd.config import ReasonCDConfig
+
+_Preset = TypeVar("_Preset")
 
 MaskKind = Literal["building", "cropland", "object"]
 
@@ -58,6 +63,7 @@ class DataConfig:
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
         tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
+        composites: Share of pairs put together from `landcover` added to each epoch (wishes).
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
         size: Side of the pictures while training, pixels.
@@ -80,6 +86,7 @@ class DataConfig:
     tiles: str | None = None
     tiles_captions: str | None = None
     tiles_pictures: str | None = None
+    composites: float = 0.0
     synthetic: float = 0.0
     self_pairs: float = 0.0
     size: int = 256
@@ -102,6 +109,25 @@ class DataConfig:
         if any(given) and not all(given):
             raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
+        _in_range("data", self, 0, None, "composites")
+
+
+@dataclass(frozen=True)
+class WishConfig:
+    """What is asked about each pair while ReasonCD trains.
+
+    Attributes:
+        per_pair: Wishes a pair and step.
+        absent: Share of the wishes that the pair does not meet.
+    """
+
+    per_pair: int = 4
+    absent: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that ask nothing."""
+        _in_range("wishes", self, 1, None, "per_pair")
+        _in_range("wishes", self, 0, 1, "absent")
 
 
 @dataclass(frozen=True)
@@ -109,8 +135,9 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: `hisem` (captions), `dense` (the compact encoder on masks and words) or
-            `self-critical` (the decoder of a trained HiSem, by reward).
+        task: `hisem` (captions), `dense` (the compact encoder on masks and words),
+            `self-critical` (the decoder of a trained HiSem, by reward) or `wish-masks` (the
+            mask part of ReasonCD, wishes in fields).
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
@@ -118,6 +145,7 @@ class TrainConfig:
             None for the preset's start.
         start: Checkpoint folder of a HiSem to go on from (task self-critical).
         data: Where samples come from.
+        wishes: What is asked (task wish-masks).
         optimiser: Optimiser and schedule.
         epochs: Passes over the training samples.
         batch_size: Pairs per optimiser step over all processes.
@@ -140,13 +168,14 @@ class TrainConfig:
         resume: Go on from the last saved state of `out` where there is one.
     """
 
-    task: Literal["hisem", "dense", "self-critical"]
+    task: Literal["hisem", "dense", "self-critical", "wish-masks"]
     out: str
     preset: str = "hisem-small"
     model: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
     start: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
+    wishes: WishConfig = field(default_factory=WishConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     epochs: int = 50
     batch_size: int = 64
@@ -177,17 +206,25 @@ class TrainConfig:
 
 
 def model_config(config: TrainConfig) -> HiSemConfig:
-    """Return the preset of a run with the run's values laid over it.
+    """Return the HiSem preset of a run with the run's values laid over it.
 
     Raises:
         UsageError: An unknown preset, or a value of `model` that it does not have.
     """
-    if config.preset not in PRESETS:
-        raise UsageError(
-            f"preset '{config.preset}' is unknown", hint=f"one of {', '.join(sorted(PRESETS))}"
-        )
-    values = apply_mapping(to_mapping(PRESETS[config.preset]), config.model)
+    values = apply_mapping(to_mapping(_preset(config.preset, PRESETS)), config.model)
     return from_mapping(HiSemConfig, values, source="model")
+
+
+def reasoncd_config(config: TrainConfig) -> ReasonCDConfig:
+    """Return the ReasonCD preset of a run; errors as `model_config`."""
+    values = apply_mapping(to_mapping(_preset(config.preset, REASONCD_PRESETS)), config.model)
+    return from_mapping(ReasonCDConfig, values, source="model")
+
+
+def _preset(name: str, presets: Mapping[str, _Preset]) -> _Preset:
+    if name not in presets:
+        raise UsageError(f"preset '{name}' is unknown", hint=f"one of {', '.join(sorted(presets))}")
+    return presets[name]
 
 
 def _in_range(section: str, config: object, least: float, most: float | None, *names: str) -> None:

@@ -89,10 +89,11 @@ class LayerStore:
         step = ((np.arange(self.size) + 0.5) * side / self.size).astype(int)
 
         def cut(layer: Array) -> Array:
-            part = layer[window]
+            part: Array = layer[window]
             if part.ndim == 2:
                 return part[np.ix_(step, step)]
-            return resize_picture(part.transpose(1, 2, 0).copy(), self.size).transpose(2, 0, 1)
+            smaller = resize_picture(part.transpose(1, 2, 0).copy(), self.size)
+            return np.ascontiguousarray(smaller.transpose(2, 0, 1))
 
         layers = _layers(self._fine, self._places[index])
         return PairLayers(*(cut(getattr(layers, f.name)) for f in fields(layers)))

@@ -65,6 +65,10 @@ def build_task(config: TrainConfig) -> Task:
         from whatchanged.train.self_critical import SelfCriticalTask
 
         return SelfCriticalTask(config)
+    if config.task == "wish-masks":
+        from whatchanged.train.mask_task import MaskTask
+
+        return MaskTask(config)
     from whatchanged.train.hisem_task import HiSemTask
 
     return HiSemTask(config)
