@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args
 
 import yaml
 
-from whatchanged.answers import TARGET, Understood, format_answer, parse_answer
+from whatchanged.answers import CLASS_WORDS, TARGET, Understood, format_answer, parse_answer
 from whatchanged.errors import DatasetError, UsageError
 
 Kind = Literal["explicit", "implicit"]
@@ -185,8 +185,8 @@ def _one_of(entry: Mapping[str, object], key: str, known: tuple[str, ...], place
 
 
 def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
-    classes = _texts(entry["classes"], place, "classes")
-    former = _texts(entry.get("former", []), place, "former")
+    classes = _in_order(_texts(entry["classes"], place, "classes"))
+    former = _in_order(_texts(entry.get("former", []), place, "former"))
     if not classes:
         if "direction" in entry or former:
             raise DatasetError(f"{place}: a wish off the subject has no direction and no former")
@@ -196,6 +196,12 @@ def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
         return Understood(classes, cast(Any, direction), former)
     except UsageError as error:
         raise DatasetError(f"{place}: {error.message}", hint=error.hint) from error
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort names as `CLASS_WORDS` has them: one meaning is stated in one way."""
+    order = list(CLASS_WORDS)
+    return tuple(sorted(names, key=lambda n: order.index(n) if n in order else len(order)))
 
 
 def _why(why: object, understood: Understood | None, place: str) -> str:
