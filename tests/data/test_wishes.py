@@ -71,9 +71,10 @@ def test_no_wording_occurs_twice_whatever_its_case_and_points() -> None:
 
 
 def test_every_wish_passes_the_cleaning_of_the_prompt() -> None:
-    """Arrows are harmless in another shape; nothing else in the bank is touched."""
+    """What is read in training is what the same wish becomes in the command."""
     for wish in load_wishes():
-        assert clean_wish(wish.text, LONGEST_WISH) == wish.text.replace("->", "-›")
+        clean = clean_wish(wish.text, LONGEST_WISH)
+        assert clean_wish(clean, LONGEST_WISH) == clean
         assert 1 <= len(wish.text) <= MAX_CHARACTERS
 
 
@@ -183,6 +184,12 @@ def test_off_the_subject(tmp_path: Path) -> None:
     assert family.understood is None
 
 
+def test_wishes_may_be_in_any_script(tmp_path: Path) -> None:
+    persian = "ساختمان\u200cهای جدید"
+    (family,) = read_bank(write(tmp_path, FAMILY + f"    - {persian}\n    - 新建的房屋\n"))
+    assert family.wishes[2:] == (persian, "新建的房屋")
+
+
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b", "a"):
         text = FAMILY.replace("building-room", name)
@@ -212,9 +219,10 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
         ("more room to live.", "room " * 30, "above 25 words"),
         ("New homes give people more room to live.", "''", "why is no text"),
         ("New homes give", "There are roads that appeared for", "reads? as"),
-        ("where can people move in?", "'  '", "no line"),
-        ("where can people move in?", "x" * (MAX_CHARACTERS + 1), "no line"),
-        ("where can people move in?", '"two\\nlines"', "no line"),
+        ("where can people move in?", "'  '", "no plain line"),
+        ("where can people move in?", "x" * (MAX_CHARACTERS + 1), "no plain line"),
+        ("where can people move in?", '"two\\nlines"', "no plain line"),
+        ("where can people move in?", "'???'", "no plain line"),
         ("where can people move in?", "task: move in", "no list of texts"),
         ("where can people move in?", "no", "no list of texts"),
         ("where can people move in?", "More ROOM to live", "stands twice"),

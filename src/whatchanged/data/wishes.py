@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -222,11 +223,18 @@ def _wishes(value: object, place: str) -> tuple[str, ...]:
         raise DatasetError(f"{place}: no wishes")
     lower = [text.lower() for text in wishes]
     for text in wishes:
-        if not 1 <= len(text) <= MAX_CHARACTERS or not text.isprintable() or text != text.strip():
-            raise DatasetError(f"{place}: '{text[:80]}' is no line of 1-{MAX_CHARACTERS} letters")
+        if len(text) > MAX_CHARACTERS or text != text.strip() or not _is_plain(text):
+            raise DatasetError(
+                f"{place}: '{text[:80]}' is no plain line of 1-{MAX_CHARACTERS} characters"
+            )
         if lower.count(text.lower()) > 1:
             raise DatasetError(f"{place}: the wish '{text}' stands twice")
     return wishes
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a wish says something and has no control characters; nobody may ask otherwise."""
+    return any(c.isalnum() for c in text) and not any(unicodedata.category(c) == "Cc" for c in text)
 
 
 def _texts(value: object, place: str, key: str) -> tuple[str, ...]:
