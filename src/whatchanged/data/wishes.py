@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 
 import yaml
 
-from whatchanged.answers import TARGET, Understood, format_answer, parse_answer
+from whatchanged.answers import CLASS_WORDS, TARGET, Understood, format_answer, parse_answer
 from whatchanged.errors import DatasetError, UsageError
 
 Kind = Literal["explicit", "implicit"]
@@ -185,8 +186,8 @@ def _one_of(entry: Mapping[str, object], key: str, known: tuple[str, ...], place
 
 
 def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
-    classes = _texts(entry["classes"], place, "classes")
-    former = _texts(entry.get("former", []), place, "former")
+    classes = _in_order(_texts(entry["classes"], place, "classes"))
+    former = _in_order(_texts(entry.get("former", []), place, "former"))
     if not classes:
         if "direction" in entry or former:
             raise DatasetError(f"{place}: a wish off the subject has no direction and no former")
@@ -196,6 +197,12 @@ def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
         return Understood(classes, cast(Any, direction), former)
     except UsageError as error:
         raise DatasetError(f"{place}: {error.message}", hint=error.hint) from error
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort names as `CLASS_WORDS` has them: one meaning is stated in one way."""
+    order = list(CLASS_WORDS)
+    return tuple(sorted(names, key=lambda n: order.index(n) if n in order else len(order)))
 
 
 def _why(why: object, understood: Understood | None, place: str) -> str:
@@ -216,11 +223,18 @@ def _wishes(value: object, place: str) -> tuple[str, ...]:
         raise DatasetError(f"{place}: no wishes")
     lower = [text.lower() for text in wishes]
     for text in wishes:
-        if not 1 <= len(text) <= MAX_CHARACTERS or not text.isprintable() or text != text.strip():
-            raise DatasetError(f"{place}: '{text[:80]}' is no line of 1-{MAX_CHARACTERS} letters")
+        if len(text) > MAX_CHARACTERS or text != text.strip() or not _is_plain(text):
+            raise DatasetError(
+                f"{place}: '{text[:80]}' is no plain line of 1-{MAX_CHARACTERS} characters"
+            )
         if lower.count(text.lower()) > 1:
             raise DatasetError(f"{place}: the wish '{text}' stands twice")
     return wishes
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a wish says something and has no control characters; nobody may ask otherwise."""
+    return any(c.isalnum() for c in text) and not any(unicodedata.category(c) == "Cc" for c in text)
 
 
 def _texts(value: object, place: str, key: str) -> tuple[str, ...]:
