@@ -119,15 +119,21 @@ class WishConfig:
     Attributes:
         per_pair: Wishes a pair and step.
         absent: Share of the wishes that the pair does not meet.
+        align: Weight of the distance between a target token's prompt and the one the mask
+            part was trained with (task wishes).
+        decode: Learn masks through the language model too, as the paper does (task wishes).
     """
 
     per_pair: int = 4
     absent: float = 0.25
+    align: float = 1.0
+    decode: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that ask nothing."""
         _in_range("wishes", self, 1, None, "per_pair")
         _in_range("wishes", self, 0, 1, "absent")
+        _in_range("wishes", self, 0, None, "align")
 
 
 @dataclass(frozen=True)
@@ -136,16 +142,17 @@ class TrainConfig:
 
     Attributes:
         task: `hisem` (captions), `dense` (the compact encoder on masks and words),
-            `self-critical` (the decoder of a trained HiSem, by reward) or `wish-masks` (the
-            mask part of ReasonCD, wishes in fields).
+            `self-critical` (the decoder of a trained HiSem, by reward), `wish-masks` (the mask
+            part of ReasonCD, wishes in fields) or `wishes` (ReasonCD, wishes in words).
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
         encoder: Checkpoint folder of an encoder or of a HiSem whose encoder starts this run;
             None for the preset's start.
-        start: Checkpoint folder of a HiSem to go on from (task self-critical).
+        start: Checkpoint folder to go on from: of a HiSem (task self-critical) or of a mask
+            part (task wishes).
         data: Where samples come from.
-        wishes: What is asked (task wish-masks).
+        wishes: What is asked (tasks wish-masks and wishes).
         optimiser: Optimiser and schedule.
         epochs: Passes over the training samples.
         batch_size: Pairs per optimiser step over all processes.
@@ -168,7 +175,7 @@ class TrainConfig:
         resume: Go on from the last saved state of `out` where there is one.
     """
 
-    task: Literal["hisem", "dense", "self-critical", "wish-masks"]
+    task: Literal["hisem", "dense", "self-critical", "wish-masks", "wishes"]
     out: str
     preset: str = "hisem-small"
     model: dict[str, Any] = field(default_factory=dict)

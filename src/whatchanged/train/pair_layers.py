@@ -91,7 +91,7 @@ class LayerStore:
         def cut(layer: Array) -> Array:
             part: Array = layer[window]
             if part.ndim == 2:
-                return part[np.ix_(step, step)]
+                return np.ascontiguousarray(part[np.ix_(step, step)])
             smaller = resize_picture(part.transpose(1, 2, 0).copy(), self.size)
             return np.ascontiguousarray(smaller.transpose(2, 0, 1))
 
