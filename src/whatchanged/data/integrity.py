@@ -21,7 +21,7 @@ from whatchanged.data.known_sets import (
     KnownSet,
     LabelRule,
 )
-from whatchanged.data.levir_cc import find_captions_file, list_annotated
+from whatchanged.data.levir_cc import captions_files, find_captions_file, list_annotated
 from whatchanged.data.pictures import read_picture
 from whatchanged.data.set_files import (
     Present,
@@ -121,6 +121,8 @@ class IntegrityReport:
     def intact(self) -> bool:
         """Whether every split is complete and nothing that was opened is wrong."""
         complete = all(split.complete for split in self.splits)
+        if self.captions is not None and all(split.published for split in self.splits):
+            complete &= self.captions.captions == (self.known.captions or self.captions.captions)
         return complete and not self.missing.count and not self.broken.count
 
 
@@ -136,14 +138,8 @@ def identify(root: Path | str) -> KnownSet | None:
     root = Path(root)
     if not root.is_dir():
         return None
-    if any(root.glob("*.json")):
-        try:
-            path = find_captions_file(root)
-        except DatasetError as error:
-            if "several" in error.message:
-                raise
-        else:
-            return _captioned(root, path)
+    if captions_files(root):
+        return _captioned(root, find_captions_file(root))
     fitting = [known for known in KNOWN_SETS if known.kind == "masks" and _fits(root, known)]
     return fitting[0] if len(fitting) == 1 else None
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whatchanged.data.known_sets import SPLITS, missing
+from whatchanged.data.known_sets import SPLITS, KnownSet, missing
 from whatchanged.data.samples import CaptionDataset, CaptionReferences, CaptionSample
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
@@ -152,17 +152,25 @@ def list_annotated(path: Path | str) -> tuple[tuple[AnnotatedPair, ...], tuple[s
     return tuple(pairs.values()), tuple(broken)
 
 
-def find_captions_file(root: Path) -> Path:
+def captions_files(root: Path) -> tuple[Path, ...]:
+    """Return the annotation files of a folder: those of known names, else any."""
+    found = [root / name for name in KNOWN_FILES if (root / name).is_file()]
+    return tuple(found or (path for path in sorted(root.glob("*.json")) if _has_images(path)))
+
+
+def find_captions_file(root: Path, known: KnownSet | None = None) -> Path:
     """Find the annotation file of a data set folder.
+
+    Args:
+        root: Folder.
+        known: The set that is expected, for the error to tell where it comes from.
 
     Raises:
         DatasetError: There is none, or more than one that could be meant.
     """
-    found = [root / name for name in KNOWN_FILES if (root / name).is_file()]
+    found = captions_files(root)
     if not found:
-        found = [path for path in sorted(root.glob("*.json")) if _has_images(path)]
-    if not found:
-        raise missing(root, "holds no annotation file")
+        raise missing(root, "holds no annotation file", known)
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise DatasetError(

@@ -149,7 +149,7 @@ def _sample(pair: SetPair, known: KnownSet) -> CaptionSample:
 
 
 def _annotated(root: Path, known: KnownSet) -> SetListing:
-    annotated, broken = list_annotated(find_captions_file(root))
+    annotated, broken = list_annotated(find_captions_file(root, known))
     pairs = []
     for entry in annotated:
         references = entry.references
@@ -181,6 +181,8 @@ def _in_folders(root: Path, known: KnownSet) -> SetListing:
             root / template.format(split=split, folder=folder)
             for template in (known.before, known.after)
         )
+        if not (before.is_dir() or after.is_dir()):
+            continue  # labels alone are no pairs: other sets have folders of that name too
         folders = (before, after, *label_folders(root, known, split, folder))
         held = [_by_stem(path) for path in folders]
         names = _listed(root / known.lists.format(split=split)) if known.lists else None
