@@ -258,6 +258,9 @@ def evaluate(
         str, typer.Option(help="What chooses the path: predicted, label or both.")
     ] = "predicted",
     beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 1,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken entries out and say which.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for scores.json, table.txt and pairs.csv.")
     ] = None,
@@ -278,7 +281,15 @@ def evaluate(
     from whatchanged import evaluate_report
     from whatchanged.evaluate import evaluate_captions
 
-    report = evaluate_captions(models, data, split, routes=routes[route], ruler=ruler, beam=beam)
+    report = evaluate_captions(
+        models,
+        data,
+        split,
+        routes=routes[route],
+        ruler=ruler,
+        beam=beam,
+        skip_broken=skip_broken,
+    )
     if out is not None:
         evaluate_report.write_report(report, out)
     if as_json:
