@@ -88,8 +88,9 @@ def as_text(report: IntegrityReport) -> str:
     lines += _problem_lines("missing", report.missing, "files")
     lines += _problem_lines("broken", report.broken, "entries or files")
     facts = {"licence": known.licence, "source": known.source, "cite": known.citation}
-    lines += ["", *(f"{what:<10}{text}" for what, text in facts.items() if text)]
-    lines += [f"{'note':<10}{note}" for note in known.notes]
+    rows = [f"{what:<10}{text}" for what, text in facts.items() if text]
+    rows += [f"{'note':<10}{note}" for note in known.notes]
+    lines += ["", *rows] if rows else []
     return "\n".join([*lines, "", "intact" if report.intact else "not intact"])
 
 

@@ -45,7 +45,7 @@ def test_a_whole_set(own: Path) -> None:
     assert lines[2:] == [
         "train     found 2 of 2 listed train pairs",
         "val       found 1 of 1 listed val pairs",
-        "captions  6; 2 a pair in 3 pairs; 6 words",
+        "captions  6; 2 a pair in 3 pairs; 5 words",
         "changed   3 of 3 pairs",
         "opened    3 pairs",
         "",
