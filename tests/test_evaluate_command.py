@@ -298,3 +298,41 @@ def test_what_cannot_be_evaluated(tiny_model: Path, data: Path, tmp_path: Path) 
         evaluate_captions([tiny_model], data, "val")
     with pytest.raises(DatasetError):
         evaluate_captions([tiny_model], tmp_path / "nowhere")
+
+
+def test_a_missing_data_set_is_told_where_to_get_it(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist") as caught:
+        evaluate_captions([tiny_model], tmp_path / "LEVIR_CC")
+    assert "https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset" in caught.value.hint
+    assert "licence" in caught.value.hint and "LevirCCcaptions.json" in caught.value.hint
+
+
+def test_broken_entries_are_left_out_on_request(
+    tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    path = tmp_path / "data" / "captions.json"
+    images = json.loads(path.read_text("utf-8"))["images"]
+    images[0]["sentences"] = []  # of the training split, whose captions floors are made of
+    images[5]["changeflag"] = "perhaps"
+    path.write_text(json.dumps({"images": images}), encoding="utf-8")
+    (tmp_path / "data/images/test/B/test_7.png").unlink()
+    with pytest.raises(DatasetError, match="perhaps") as caught:
+        evaluate_captions([tiny_model], tmp_path / "data")
+    assert "--skip-broken" in caught.value.hint
+
+    report = evaluate_captions([tiny_model], tmp_path / "data", skip_broken=True)
+    assert len(report.evaluations[0].predictions) == N_TEST - 2
+    assert [("perhaps" in line, "test_7.png" in line) for line in report.left_out] == [
+        (True, False),
+        (False, True),
+    ]
+    record = to_json(report)
+    assert record["n"] == N_TEST - 2 and record["left_out"] == list(report.left_out)
+    assert "2 broken entries left out" in as_text(report)
+    assert str(tmp_path / "data/images/test/B/test_7.png") in as_text(report)
+
+
+def test_nothing_is_said_to_be_left_out_of_a_whole_split(both: CaptionReport) -> None:
+    assert both.left_out == () and to_json(both)["left_out"] == []
+    assert "left out" not in as_text(both)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, console
+from whatchanged import __version__, cli_data, console
 from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.command()(cli_data.data)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -257,6 +258,9 @@ def evaluate(
         str, typer.Option(help="What chooses the path: predicted, label or both.")
     ] = "predicted",
     beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 1,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken entries out and say which.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for scores.json, table.txt and pairs.csv.")
     ] = None,
@@ -277,7 +281,15 @@ def evaluate(
     from whatchanged import evaluate_report
     from whatchanged.evaluate import evaluate_captions
 
-    report = evaluate_captions(models, data, split, routes=routes[route], ruler=ruler, beam=beam)
+    report = evaluate_captions(
+        models,
+        data,
+        split,
+        routes=routes[route],
+        ruler=ruler,
+        beam=beam,
+        skip_broken=skip_broken,
+    )
     if out is not None:
         evaluate_report.write_report(report, out)
     if as_json:

@@ -77,6 +77,7 @@ class CaptionReport:
         ruler: How captions were compared.
         evaluations: Of every model, its routes together, in the order asked for.
         floors: Name of a predictor that sees no picture -> its scores.
+        left_out: Broken entries of the split that were skipped, with the reason.
     """
 
     split: str
@@ -84,6 +85,7 @@ class CaptionReport:
     ruler: Ruler
     evaluations: tuple[CaptionEvaluation, ...]
     floors: dict[str, CaptionBreakdown]
+    left_out: tuple[str, ...] = ()
 
 
 def evaluate_captions(
@@ -94,6 +96,7 @@ def evaluate_captions(
     routes: Sequence[Route] = ("predicted",),
     ruler: Ruler | None = None,
     beam: int = 1,
+    skip_broken: bool = False,
 ) -> CaptionReport:
     """Describe every pair of a split in LEVIR-CC's layout and score the captions.
 
@@ -107,6 +110,8 @@ def evaluate_captions(
         routes: Ways of routing; the encoder runs once for all of them.
         ruler: How to compare captions; None is the published protocol.
         beam: Captions kept while decoding; 1 is greedy, as in the paper.
+        skip_broken: Leave out broken entries, also of the captions that vocabulary and floors
+            are made of, instead of failing at the first. The report names those of the split.
 
     Raises:
         DatasetError: The data set is broken or missing, or has no such split.
@@ -117,8 +122,9 @@ def evaluate_captions(
     if not models or not routes or beam < 1:
         raise UsageError("evaluation needs a model, a route and a beam of at least 1")
     ruler = ruler or Ruler()
-    samples = load_levir_cc(root, split).samples
-    everything = load_references(find_captions_file(Path(root)))
+    dataset = load_levir_cc(root, split, skip_broken=skip_broken)
+    samples = dataset.samples
+    everything = load_references(find_captions_file(Path(root)), skip_broken=skip_broken)
     predictions: dict[tuple[int, Route], list[Prediction]] = {}
     identities: list[tuple[str, str]] = []
     for run, name in enumerate(models):
@@ -137,7 +143,8 @@ def evaluate_captions(
         )
         for (run, route), found in predictions.items()
     )
-    return CaptionReport(split, beam, ruler, evaluations, ruler.measure(floors, pairs, everything))
+    floor_scores = ruler.measure(floors, pairs, everything)
+    return CaptionReport(split, beam, ruler, evaluations, floor_scores, dataset.broken)
 
 
 @torch.inference_mode()

@@ -32,6 +32,7 @@ _COLUMNS = (
     "caption",
     "references",
 )
+_SHOWN = 10  # broken entries that are named; all of them are in the JSON
 ROUTE_NAMES: dict[Route, str] = {"predicted": "routed by prediction", "label": "routed by label"}
 
 
@@ -106,6 +107,7 @@ def to_json(report: CaptionReport) -> dict[str, Any]:
         "gain": gained,
         "rho": efficiency(gained) if gained else None,
         "floors": {name: breakdown_json(floor, ruler) for name, floor in report.floors.items()},
+        "left_out": list(report.left_out),
         "runs": [
             {
                 "model": evaluation.model,
@@ -125,6 +127,11 @@ def as_text(report: CaptionReport) -> str:
         f"split {report.split}, {counts['overall']} pairs, {counts['changed']} changed; "
         f"beam {report.beam}\n{report.ruler.describe()}"
     )
+    if report.left_out:
+        shown = "".join(f"\n  {line}" for line in report.left_out[:_SHOWN])
+        head += (
+            f"\n{len(report.left_out)} broken entries left out, so no score is of the split:{shown}"
+        )
     blocks = [
         table((f"{PART_NAMES[part]} pairs", "router", *HEADS), _rows(report, part))
         for part in PARTS

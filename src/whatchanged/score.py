@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from whatchanged.data.levir_cc import SPLITS, load_references
+from whatchanged.data.known_sets import SPLITS
+from whatchanged.data.levir_cc import load_references
 from whatchanged.data.samples import CaptionReferences
 from whatchanged.data.tokens import SPECIALS, UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError

@@ -45,17 +45,18 @@ def test_defaults_are_the_published_ones(asked: dict[str, Any]) -> None:
         "routes": ("predicted",),
         "ruler": Ruler("ids", "all-splits", "exact"),
         "beam": 1,
+        "skip_broken": False,
     }
 
 
 def test_options_reach_the_library(asked: dict[str, Any]) -> None:
     choices = ["--protocol", "words", "--vocabulary", "train", "--meteor", "java"]
-    where = ["--split", "val", "--route", "both", "--beam", "3", "--json"]
+    where = ["--split", "val", "--route", "both", "--beam", "3", "--json", "--skip-broken"]
     result = run("one", "two", "three", "data", *choices, *where)
     assert json.loads(result.stdout) == {"made_of": "report"}
     assert asked["models"] == ["one", "two", "three"]
     assert asked["ruler"] == Ruler("words", "train", "java")
-    assert (asked["split"], asked["beam"]) == ("val", 3)
+    assert (asked["split"], asked["beam"], asked["skip_broken"]) == ("val", 3, True)
     assert asked["routes"] == ("predicted", "label")
 
 

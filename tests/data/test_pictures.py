@@ -19,6 +19,7 @@ from whatchanged.data.pictures import (
     UNKNOWN,
     PictureStore,
     read_classes,
+    read_mask,
     read_picture,
     resize_classes,
     resize_picture,
@@ -161,6 +162,54 @@ def test_grey_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
 def test_black_and_white_masks_are_zero_and_one(tmp_path: Path) -> None:
     Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "m.png")
     assert np.array_equal(read_classes(tmp_path / "m.png"), np.eye(8, dtype=np.uint8))
+
+
+def test_classes_stored_as_grey_pictures_are_values(tmp_path: Path) -> None:
+    values = np.array([[0, 128], [255, 0]], np.uint8)
+    for bands in (3, 4):
+        path = save(tmp_path / f"{bands}.png", np.dstack([values] * bands))
+        assert np.array_equal(read_classes(path), values)
+
+
+TABLE = (((255, 255, 255), 0), ((0, 0, 255), 1), ((128, 128, 128), 2))
+
+
+def test_colours_become_classes_and_masks(tmp_path: Path) -> None:
+    """A grey label is decoded by its colours too: white may mean unchanged."""
+    colours = np.array([[(255, 255, 255), (0, 0, 255)], [(128, 128, 128)] * 2], np.uint8)
+    path = save(tmp_path / "label.png", colours)
+    assert read_classes(path, TABLE).tolist() == [[0, 1], [2, 2]]
+    assert read_mask(path, TABLE).tolist() == [[0, 1], [1, 1]]
+    Image.fromarray(colours).quantize(3).save(tmp_path / "palette.png")
+    assert read_classes(tmp_path / "palette.png", TABLE).tolist() == [[0, 1], [2, 2]]
+    colours[0, 0] = (254, 255, 255)
+    with pytest.raises(DatasetError, match=r"1 pixels of colours .* \(254, 255, 255\)"):
+        read_classes(save(tmp_path / "odd.png", colours), TABLE)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_masks_of_any_mode_are_zero_where_black(tmp_path: Path, mode: str) -> None:
+    colours = np.zeros((4, 4, 3), np.uint8)
+    colours[1:, 2:] = (255, 0, 0) if mode == "RGB" else 255
+    Image.fromarray(colours).convert(mode).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png"), colours.any(axis=2))
+
+
+def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="colours of a photograph"):
+        read_mask(save(tmp_path / "photo.png", noise(3)))
+
+
+def test_label_colours_reach_the_store_and_its_cache(
+    tmp_path: Path, make: Callable[..., CaptionSample]
+) -> None:
+    label = save(tmp_path / "label.png", np.full((32, 32, 3), 255, np.uint8))
+    plain = make(0, mask=label)
+    coloured = dataclasses.replace(plain, classes_before=label, label_colours=TABLE)
+    for sample, changed in ((plain, 1), (coloured, 0)):
+        store = PictureStore.open([sample], 8, cache=tmp_path / "cache")
+        assert store.mask is not None and (store.mask == changed).all()
+    assert store.classes_before is not None and not store.classes_before.any()
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path) -> None:

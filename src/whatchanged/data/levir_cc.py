@@ -1,11 +1,14 @@
-"""Adapter for the LEVIR-CC layout, also used by WHU-CDC and sets annotated in its manner.
+"""Adapter for the LEVIR-CC layout, also used by LEVIR-MCI, WHU-CDC, SECOND-CC and others.
 
 Folder::
 
     captions.json            or LevirCCcaptions.json, or the only *.json with "images"
     images/<split>/A/<file>  before        images/<split>/B/<file>  after
-    label/<split>/<stem>.png change mask, optional (or images/<split>/label/<file>, LEVIR-MCI)
+    label/<split>/<stem>.png change mask, optional; LEVIR-MCI and WHU-CDC have it in
+                             images/<split>/label/<file> or images/<split>/label_rgb/<file>
     sem/<split>/{A,B}/<stem>.png           land cover before and after, optional
+
+SECOND-CC has the same annotation file over ``<split>/rgb/{A,B}/<file>``.
 
 Annotation file: ``images[] {filename, split, filepath?, changeflag?, sentences[] {raw | tokens}}``
 and, where known, ``source`` and ``gsd_m``. ``filepath`` names the folder below ``images``; in
@@ -16,20 +19,39 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from whatchanged.data.known_sets import SPLITS, KnownSet, missing
 from whatchanged.data.samples import CaptionDataset, CaptionReferences, CaptionSample
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
 
-SPLITS = ("train", "val", "test")
-KNOWN_FILES = ("captions.json", "LevirCCcaptions.json")
+KNOWN_FILES = (
+    "captions.json",
+    "LevirCCcaptions.json",
+    "whuCCcaptions.json",
+    "SECOND-CC-AUG.json",
+)
 _LAYOUT = (
     "expected is a folder with captions.json (or LevirCCcaptions.json) and "
     "images/{train,val,test}/{A,B}/"
 )
 _SKIP = "repair the entry, or leave broken entries out with --skip-broken (skip_broken=True)"
+
+
+@dataclass(frozen=True)
+class AnnotatedPair:
+    """One entry of an annotation file.
+
+    Args:
+        references: Its captions.
+        folder: Folder of its pictures below ``images``, in most files the split.
+    """
+
+    references: CaptionReferences
+    folder: PurePosixPath
 
 
 def load_levir_cc(
@@ -60,7 +82,7 @@ def load_levir_cc(
     if split is not None and split not in SPLITS:
         raise UsageError(f"split '{split}' is unknown", hint=f"one of {', '.join(SPLITS)}")
     if not root.is_dir():
-        raise DatasetError(f"data set folder {root} does not exist", hint=_LAYOUT)
+        raise missing(root, "does not exist")
     path = Path(captions_file) if captions_file is not None else find_captions_file(root)
     images, collection = _read_annotations(path)
 
@@ -87,40 +109,68 @@ def load_levir_cc(
     return CaptionDataset(tuple(samples), tuple(broken), root)
 
 
-def load_references(path: Path | str) -> tuple[CaptionReferences, ...]:
+def load_references(
+    path: Path | str, *, skip_broken: bool = False
+) -> tuple[CaptionReferences, ...]:
     """Read the captions of all splits from an annotation file, without any photograph.
 
     Labels are read as by :func:`load_levir_cc`.
 
     Raises:
-        DatasetError: The file is missing or no annotation file; or its first broken entry.
+        DatasetError: The file is missing or no annotation file; or its first broken entry,
+            unless they are to be skipped.
+    """
+    pairs, broken = list_annotated(path)
+    if broken and not skip_broken:
+        raise DatasetError(broken[0])
+    return tuple(pair.references for pair in pairs)
+
+
+def list_annotated(path: Path | str) -> tuple[tuple[AnnotatedPair, ...], tuple[str, ...]]:
+    """Read the entries of an annotation file; return the good ones and why others are not.
+
+    Raises:
+        DatasetError: The file is missing or no annotation file.
     """
     path = Path(path)
     images, _ = _read_annotations(path)
-    found: dict[tuple[str, str], CaptionReferences] = {}
+    pairs: dict[tuple[str, str], AnnotatedPair] = {}
+    broken = []
     for index, entry in enumerate(images):
         where = f"{path}: images[{index}]"
-        name, split = _identity(entry, where)
-        where = f"{where} ({name})"
-        if (split, name) in found:
-            raise DatasetError(f"{where} repeats a file name of split '{split}'")
-        captions = _captions(entry, where)
-        changed = _changed(entry, captions, where)
-        found[split, name] = CaptionReferences(name, split, captions, changed)
-    return tuple(found.values())
+        try:
+            name, split = _identity(entry, where)
+            where = f"{where} ({name})"
+            if (split, name) in pairs:
+                raise DatasetError(f"{where} repeats a file name of split '{split}'")
+            captions = _captions(entry, where)
+            references = CaptionReferences(name, split, captions, _changed(entry, captions, where))
+            folder = _folder(entry, split, where)
+            pairs[split, name] = AnnotatedPair(references, folder)
+        except DatasetError as error:
+            broken.append(error.message)
+    return tuple(pairs.values()), tuple(broken)
 
 
-def find_captions_file(root: Path) -> Path:
+def captions_files(root: Path) -> tuple[Path, ...]:
+    """Return the annotation files of a folder: those of known names, else any."""
+    found = [root / name for name in KNOWN_FILES if (root / name).is_file()]
+    return tuple(found or (path for path in sorted(root.glob("*.json")) if _has_images(path)))
+
+
+def find_captions_file(root: Path, known: KnownSet | None = None) -> Path:
     """Find the annotation file of a data set folder.
+
+    Args:
+        root: Folder.
+        known: The set that is expected, for the error to tell where it comes from.
 
     Raises:
         DatasetError: There is none, or more than one that could be meant.
     """
-    found = [root / name for name in KNOWN_FILES if (root / name).is_file()]
+    found = captions_files(root)
     if not found:
-        found = [path for path in sorted(root.glob("*.json")) if _has_images(path)]
-    if not found:
-        raise DatasetError(f"no annotation file in {root}", hint=_LAYOUT)
+        raise missing(root, "holds no annotation file", known)
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise DatasetError(
@@ -170,6 +220,8 @@ def _sample(entry: dict[str, Any], where: str, root: Path, collection: str) -> C
     name, split = _identity(entry, where)
     stem = Path(name).stem
     folder = root / "images" / _folder(entry, split, where)
+    if (root / split / "rgb").is_dir():  # SECOND-CC
+        folder = root / split / "rgb"
     captions = _captions(entry, where)
     return CaptionSample(
         name=stem,
@@ -178,7 +230,11 @@ def _sample(entry: dict[str, Any], where: str, root: Path, collection: str) -> C
         after=_picture(folder / "B" / name, where),
         captions=captions,
         changed=_changed(entry, captions, where),
-        mask=_first_file(root / "label" / split / f"{stem}.png", folder / "label" / name),
+        mask=_first_file(
+            root / "label" / split / f"{stem}.png",
+            folder / "label" / name,
+            folder / "label_rgb" / name,
+        ),
         classes_before=_first_file(root / "sem" / split / "A" / f"{stem}.png"),
         classes_after=_first_file(root / "sem" / split / "B" / f"{stem}.png"),
         gsd_m=_gsd(entry.get("gsd_m"), where),

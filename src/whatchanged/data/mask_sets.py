@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatchanged.data.pictures import UNKNOWN, read_classes, read_picture
-from whatchanged.data.samples import CaptionSample
+from whatchanged.data.samples import CaptionSample, ColourTable
 from whatchanged.errors import DatasetError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
 
 # Land cover as this project numbers it: 1 water, 2 bare ground, 3 low vegetation, 4 tree,
 # 5 building, 6 playground, 7 road. Colours of the Dubai set; its vegetation is grass or trees.
-DUBAI_COLOURS = {
-    (132, 41, 246): 2,
-    (226, 169, 41): 1,
-    (60, 16, 152): 5,
-    (254, 221, 58): UNKNOWN,
-    (110, 193, 228): 7,
-    (155, 155, 155): UNKNOWN,
-    (0, 0, 0): UNKNOWN,
-}
+DUBAI_COLOURS: ColourTable = (
+    ((132, 41, 246), 2),
+    ((226, 169, 41), 1),
+    ((60, 16, 152), 5),
+    ((254, 221, 58), UNKNOWN),
+    ((110, 193, 228), 7),
+    ((155, 155, 155), UNKNOWN),
+    ((0, 0, 0), UNKNOWN),
+)
 # LoveDA's values 0 to 7: no data, background, building, road, water, barren, forest, agriculture.
 LOVEDA_VALUES = (UNKNOWN, UNKNOWN, 5, 7, 1, 2, 4, 3)
 
@@ -96,7 +96,7 @@ def load_dubai(root: Path) -> list[CoverPicture]:
     """
     pictures = []
     for name, path, mask in _with_masks(root):
-        classes = _decode_colours(read_picture(mask), mask)
+        classes = read_classes(mask, DUBAI_COLOURS)
         pictures.append(_cover(name, path, classes, mask))
     return pictures
 
@@ -134,20 +134,6 @@ def _cover(name: str, path: Path, classes: NDArray[np.uint8], mask: Path) -> Cov
         (height, width), (h, w) = pixels.shape[:2], classes.shape
         raise DatasetError(f"{mask} is {w} x {h} pixels, its picture {width} x {height}")
     return CoverPicture(name, pixels, classes)
-
-
-def _decode_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    packed = colours.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]
-    classes = np.zeros(packed.shape, np.uint8)
-    for (red, green, blue), value in DUBAI_COLOURS.items():
-        classes[packed == red * 65536 + green * 256 + blue] = value
-    unknown = classes == 0
-    if unknown.any():
-        raise DatasetError(
-            f"{path} has {int(unknown.sum())} pixels of colours the set does not have, "
-            f"such as {tuple(colours[unknown][0].tolist())}"
-        )
-    return classes
 
 
 def _pictures(folder: Path) -> dict[str, Path]:

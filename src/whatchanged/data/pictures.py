@@ -23,13 +23,14 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from whatchanged.data.samples import CaptionSample
+from whatchanged.data.samples import CaptionSample, ColourTable
 from whatchanged.errors import DatasetError
 
 Array: TypeAlias = NDArray[np.uint8]
 
 UNKNOWN = 255  # mask and class value where nothing is known
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_MASK_COLOURS = 16  # a coloured mask has fewer, a photograph thousands
 _VERSION = 1  # of the cache's contents: raise it when decoding or resizing changes
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits a band or fewer
 
@@ -135,13 +136,55 @@ def read_picture(path: Path) -> Array:
     return _read(path, "RGB")
 
 
-def read_classes(path: Path) -> Array:
-    """Read a mask or class map as stored values, [H, W] uint8; black and white become 0 and 1.
+def read_classes(path: Path, colours: ColourTable | None = None) -> Array:
+    """Read a class map, [H, W] uint8.
+
+    Args:
+        path: File.
+        colours: Colours of the classes; None to take the stored values as they are, black and
+            white as 0 and 1. A grey picture of several equal bands has one value a pixel too.
 
     Raises:
-        DatasetError: The file is missing, damaged or has more than one band.
+        DatasetError: The file is missing or damaged, is coloured but no colours are given, or
+            has a colour that is not among them.
     """
-    return _read(path, None)
+    if colours is None:
+        return _read(path, None)
+    pixels = read_picture(path)
+    packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]
+    classes = np.zeros(packed.shape, np.uint8)
+    known = np.zeros(packed.shape, bool)
+    for (red, green, blue), value in colours:
+        here = packed == red * 65536 + green * 256 + blue
+        classes[here] = value
+        known |= here
+    if not known.all():
+        raise DatasetError(
+            f"{path} has {int((~known).sum())} pixels of colours the set does not have, "
+            f"such as {tuple(pixels[~known][0].tolist())}"
+        )
+    return classes
+
+
+def read_mask(path: Path, colours: ColourTable | None = None) -> Array:
+    """Read a change mask, [H, W] uint8: 0 unchanged, 1 changed.
+
+    Args:
+        path: File.
+        colours: Classes of the colours, of which 0 is unchanged; None where black is unchanged
+            and anything else changed.
+
+    Raises:
+        DatasetError: As :func:`read_classes`; or more colours than a mask can have.
+    """
+    if colours is not None:
+        return np.asarray(read_classes(path, colours) != 0, dtype=np.uint8)
+    pixels = read_picture(path)
+    if (pixels != pixels[..., :1]).any():
+        packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]
+        if len(np.unique(packed)) > _MASK_COLOURS:
+            raise DatasetError(f"{path} is a mask but has the colours of a photograph")
+    return np.asarray(pixels.any(axis=2), dtype=np.uint8)
 
 
 def _read(path: Path, mode: str | None) -> Array:
@@ -151,9 +194,12 @@ def _read(path: Path, mode: str | None) -> Array:
                 raise DatasetError(f"{path} has pixels of type '{image.mode}', not 8 bits a band")
             if mode is not None:
                 return np.asarray(image.convert(mode))
-            if image.mode not in ("1", "L", "P"):
-                raise DatasetError(f"{path} is a mask or class map but has several bands")
-            return np.asarray(image, dtype=np.uint8)
+            if image.mode in ("1", "L", "P"):
+                return np.asarray(image, dtype=np.uint8)
+            pixels = np.asarray(image.convert("RGB"))
+            if (pixels != pixels[..., :1]).any():
+                raise DatasetError(f"{path} is a class map but has several bands")
+            return np.ascontiguousarray(pixels[..., 0])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow reports broken files by all of these.
         raise DatasetError(
@@ -238,10 +284,8 @@ def _fill_sample(layers: dict[str, Array], index: int, sample: CaptionSample, si
             if name in layers:
                 layers[name][index] = UNKNOWN
             continue
-        values = read_classes(path)
+        values = (read_mask if name == "mask" else read_classes)(path, sample.label_colours)
         _check_size(path, values, before.shape[:2])
-        if name == "mask":
-            values = (values != 0).astype(np.uint8)
         layers[name][index] = resize_classes(values, size)
 
 
@@ -264,7 +308,7 @@ def _key(samples: Sequence[CaptionSample], size: int) -> str:
                 raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
             line = f"{name} {path.resolve()} {stat.st_mtime_ns} {stat.st_size}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
-        digest.update(b"\n")
+        digest.update(f"{sample.label_colours or ''}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
+
+ColourTable: TypeAlias = tuple[tuple[tuple[int, int, int], int], ...]
+"""Colours of a label, red, green and blue, each with the number of its class; 0 is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,15 @@ class CaptionSample:
         split: ``train``, ``val`` or ``test``.
         before: Earlier photograph.
         after: Later photograph.
-        captions: Tokenised captions, at least one, none empty.
-        changed: Whether anything changed.
+        captions: Tokenised captions, none empty; none at all in a set with masks alone.
+        changed: Whether anything changed; False where only the mask knows.
         mask: Change mask, 0 unchanged and anything else changed; None when unknown.
         classes_before: Land cover before at changed pixels; None when unknown.
         classes_after: Land cover after at changed pixels; None when unknown.
         gsd_m: Ground sampling distance of the files in metres per pixel; None when unknown.
         source: Collection the pair comes from.
+        label_colours: What the colours of the mask and of the classes mean; None where they
+            hold numbers.
     """
 
     name: str
@@ -37,6 +43,7 @@ class CaptionSample:
     classes_after: Path | None
     gsd_m: float | None
     source: str
+    label_colours: ColourTable | None = None
 
     @property
     def targets(self) -> tuple[tuple[str, ...], ...]:
