@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, console
+from whatchanged import __version__, cli_export, console
 from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -291,6 +291,9 @@ def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
 
     choices: Any = {"protocol": protocol, "vocabulary": vocabulary, "meteor": meteor}
     return Ruler(**choices)  # which refuses what it does not know
+
+
+app.command()(cli_export.export)
 
 
 @app.command()

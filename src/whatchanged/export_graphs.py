@@ -30,7 +30,7 @@ from whatchanged.models.outputs import CHANGED, UNCHANGED
 
 M = TypeVar("M", bound=nn.Module)
 
-ENCODER, MEMORY, STEP = "encoder.onnx", "memory.onnx", "decoder_step.onnx"
+GRAPHS = ENCODER, MEMORY, STEP = "encoder.onnx", "memory.onnx", "decoder_step.onnx"
 OPSET = 18  # read by every onnxruntime since 1.14
 
 
