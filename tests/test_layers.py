@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "whatchanged"
 L0 = {"errors"}
 L1 = L0 | {"config", "console", "answers"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
-L3 = L2 | {"train", "predict", "describing", "score", "evaluate", "reproduce"}
+L3 = L2 | {"train", "predict", "describing", "score", "evaluate", "reproduce", "export"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "describing": L2 | {"predict"},
     "score": L2,
     "evaluate": L2 | {"predict", "score"},
+    "export": L2 | {"predict"},
     "reproduce": L2 | {"train", "predict", "score", "evaluate"},
     "batch": L3,
     "doctor": L4,
@@ -55,6 +56,10 @@ TOGETHER = {
     "score_table": "score",
     "evaluate_report": "evaluate",
     "cli_data": "cli",
+    "export_graphs": "export",
+    "export_parity": "export",
+    "export_readme": "export",
+    "cli_export": "cli",
 }
 
 

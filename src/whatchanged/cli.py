@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, cli_data, console
+from whatchanged import __version__, cli_data, cli_export, console
 from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -303,6 +303,9 @@ def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
 
     choices: Any = {"protocol": protocol, "vocabulary": vocabulary, "meteor": meteor}
     return Ruler(**choices)  # which refuses what it does not know
+
+
+app.command()(cli_export.export)
 
 
 @app.command()
