@@ -73,7 +73,7 @@ class ReasonCD(nn.Module):
         """Put both dates' image tokens in the places of the placeholders (III-E), [B, L, D]."""
         embedded = self.language.embed(text.ids)
         for kind, seen in ((BEFORE, features.before), (AFTER, features.after)):
-            tokens = self.project(seen.tokens)  # [B, N, D]
+            tokens = self.project(seen.tokens).to(embedded.dtype)  # [B, N, D]
             embedded = embedded.masked_scatter((text.kind == kind).unsqueeze(-1), tokens)
         return embedded
 
