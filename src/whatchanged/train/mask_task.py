@@ -24,7 +24,7 @@ from whatchanged.models.reasoncd.vision import CompactVision
 from whatchanged.models.weights import fetch
 from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
-from whatchanged.train.wish_data import ANY, PairFacts, WishPairs, single_classes
+from whatchanged.train.wish_data import ANY, PairFacts, ValidationPairs, WishPairs, single_classes
 
 MASKS_FAMILY = "reasoncd-masks"
 _LEAST_PAIRS = 5  # a class and direction that fewer validation pairs show has no number
@@ -63,7 +63,7 @@ class MaskTask:
 
         self.config = config
         self.reasoncd = reasoncd_config(config)
-        self.data = WishPairs(config.data, config.seed)
+        self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.part = MaskPart(self.reasoncd)
         if not isinstance(self.part.vision, CompactVision):
@@ -168,7 +168,7 @@ class MaskTask:
 PairPictures = tuple[Tensor, Tensor]
 
 
-def count_masks(data: WishPairs, ask: Any) -> dict[Understood, tuple[MaskCounts, int]]:
+def count_masks(data: ValidationPairs, ask: Any) -> dict[Understood, tuple[MaskCounts, int]]:
     """Count right and wrong pixels of every class and direction on the validation pairs.
 
     Args:

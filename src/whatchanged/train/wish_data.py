@@ -80,7 +80,55 @@ def single_classes() -> tuple[Understood, ...]:
     )
 
 
-class WishPairs:
+class ValidationPairs:
+    """The validation pairs of captioned sets and what is known of wishes about them.
+
+    Args:
+        config: Where the pairs come from.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        if not config.captions:
+            raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
+        sets = [load_levir_cc(Path(r), skip_broken=config.skip_broken) for r in config.captions]
+        self.config = config
+        self.broken = tuple(line for one in sets for line in one.broken)
+        self.annotated = tuple(s for one in sets for s in one.of_split("train"))
+        self.validation = tuple(s for one in sets for s in one.of_split("val"))
+        for split, found in (("train", self.annotated), ("val", self.validation)):
+            if not found:
+                raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
+        self.validation_store = LayerStore(self.validation, config.size)
+
+    def met_or_not(
+        self, layers: PairLayers, facts: PairFacts, asked: Sequence[Understood]
+    ) -> Iterator[DrawnWish]:
+        """Yield those of the wishes, "any" apart, whose answer about a pair is known."""
+        before, after = layers.classes_before, layers.classes_after
+        # The same three values stand in thousands of pixels: each combination is asked once.
+        code = (before.astype(np.int32) << 16) | (after.astype(np.int32) << 8) | layers.mask
+        values, place = np.unique(code, return_inverse=True)
+        kinds = [((values >> shift) & 255).astype(np.uint8)[None] for shift in (16, 8, 0)]
+        for understood in asked:
+            if understood == ANY:
+                continue
+            if facts.only is not None:
+                if understood in facts.only:
+                    yield DrawnWish(understood, layers.mask, bool((layers.mask == 1).any()))
+                continue
+            mask = wish_mask(understood, *kinds)[0][place].reshape(before.shape)
+            told = presence(
+                understood,
+                mask,
+                changed=facts.changed,
+                captions=facts.captions,
+                complete=facts.complete,
+            )
+            if told != "unknown":
+                yield DrawnWish(understood, mask, told == "present")
+
+
+class WishPairs(ValidationPairs):
     """The pairs of a run and the wishes that can be asked about each.
 
     An epoch visits every annotated pair and mask pair once, and composites and scenes in the
@@ -88,30 +136,22 @@ class WishPairs:
 
     Args:
         config: Where the pairs come from.
-        seed: Of the composites.
     """
 
-    def __init__(self, config: DataConfig, seed: int = 0) -> None:
-        if not config.captions:
-            raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
-        sets = [load_levir_cc(Path(r), skip_broken=config.skip_broken) for r in config.captions]
-        self.broken = tuple(line for one in sets for line in one.broken)
-        real = [s for one in sets for s in one.of_split("train")]
-        self.validation = tuple(s for one in sets for s in one.of_split("val"))
-        for split, found in (("train", real), ("val", self.validation)):
-            if not found:
-                raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
         masked = [
             sample
             for name, kind in config.masks.items()
             if kind == "building"
             for sample in load_mask_set(Path(config.masks_root or ".") / name)
         ]
-        self.samples = (*real, *masked)
-        self.facts = [*(_facts(s) for s in real), *(_mask_facts(s) for s in masked)]
+        self.samples = (*self.annotated, *masked)
+        self.facts = [
+            *(_facts(s) for s in self.annotated),
+            *(_mask_facts(s) for s in masked),
+        ]
         self.store = LayerStore(self.samples, config.size)
-        self.validation_store = LayerStore(self.validation, config.size)
-        self.config, self.seed = config, seed
         self.covers = _covers(config)
         self.n_composites = round(config.composites * len(self.samples)) if self.covers else 0
         self.scenes = _scenes(round(config.synthetic * len(self.samples)), config.size)
@@ -175,33 +215,6 @@ class WishPairs:
                 break
         n_unmet = min(len(unmet), max(sum(missing), wanted - len(met)))
         return [*drawn, *met[: wanted - n_unmet], *unmet[:n_unmet]]
-
-    def met_or_not(
-        self, layers: PairLayers, facts: PairFacts, asked: Sequence[Understood]
-    ) -> Iterator[DrawnWish]:
-        """Yield those of the wishes, "any" apart, whose answer about a pair is known."""
-        before, after = layers.classes_before, layers.classes_after
-        # The same three values stand in thousands of pixels: each combination is asked once.
-        code = (before.astype(np.int32) << 16) | (after.astype(np.int32) << 8) | layers.mask
-        values, place = np.unique(code, return_inverse=True)
-        kinds = [((values >> shift) & 255).astype(np.uint8)[None] for shift in (16, 8, 0)]
-        for understood in asked:
-            if understood == ANY:
-                continue
-            if facts.only is not None:
-                if understood in facts.only:
-                    yield DrawnWish(understood, layers.mask, bool((layers.mask == 1).any()))
-                continue
-            mask = wish_mask(understood, *kinds)[0][place].reshape(before.shape)
-            told = presence(
-                understood,
-                mask,
-                changed=facts.changed,
-                captions=facts.captions,
-                complete=facts.complete,
-            )
-            if told != "unknown":
-                yield DrawnWish(understood, mask, told == "present")
 
 
 def _facts(sample: CaptionSample) -> PairFacts:

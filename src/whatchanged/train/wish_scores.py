@@ -15,7 +15,7 @@ from whatchanged.metrics.masks import MaskCounts
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import WishAnswer
 from whatchanged.train.pair_layers import Array
-from whatchanged.train.wish_data import ANY, DrawnWish, PairFacts, WishPairs
+from whatchanged.train.wish_data import ANY, DrawnWish, PairFacts, ValidationPairs
 
 _PER_PAIR = 4
 _BATCH = 16
@@ -88,7 +88,7 @@ class WishScores:
 
 
 def score_wishes(
-    model: ReasonCD, data: WishPairs, split: str, *, n_pairs: int = 64, seed: int = 0
+    model: ReasonCD, data: ValidationPairs, split: str, *, n_pairs: int = 64, seed: int = 0
 ) -> WishScores:
     """Ask validation pairs wishes in wordings of one split of the bank.
 
@@ -115,7 +115,7 @@ def score_wishes(
 
 def _ask_pair(
     model: ReasonCD,
-    data: WishPairs,
+    data: ValidationPairs,
     place: int,
     bank: dict[Understood | None, list[Wish]],
     rng: np.random.Generator,

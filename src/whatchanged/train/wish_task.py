@@ -78,7 +78,7 @@ class WishTask:
                 hint="train configs/reasoncd-small-masks.yaml and set start to its best/ folder",
             )
         self.config = config
-        self.data = WishPairs(config.data, config.seed)
+        self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.reasoncd = start_reasoncd(reasoncd_config(config))
         self.table = WishTable(self.reasoncd.config.fusion.width)
