@@ -19,7 +19,7 @@ from whatchanged.geo.grid import Grid
 from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.pair import PairPixels, PairReport, open_pair
 from whatchanged.models import weights
-from whatchanged.models.checkpoint import MANIFEST, verify_checkpoint
+from whatchanged.models.checkpoint import MANIFEST, load_checkpoint, verify_checkpoint
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import EncodedPairs
 from whatchanged.prepare import reading_of
@@ -63,6 +63,20 @@ def load_ask_model(model: str | Path = "reasoncd-small") -> AskModel:
     folder = weights.require(model).resolve()
     manifest = folder / MANIFEST
     return _load(str(model), folder, manifest.stat().st_mtime_ns if manifest.is_file() else 0)
+
+
+def language_base(model: str | Path) -> str | None:
+    """Return the named weights that a model's language model starts from and that are missing.
+
+    None where nothing is missing, or where it is nothing that can be fetched by name.
+
+    Raises:
+        WeightsUnavailableError: The model itself is not on this machine.
+        CheckpointError: It is damaged.
+    """
+    start = load_checkpoint(weights.require(model)).config.get("language", {}).get("start")
+    missing = start in weights.NAMED_WEIGHTS and weights.locate(start) is None
+    return str(start) if missing else None
 
 
 @lru_cache(maxsize=1)
@@ -143,11 +157,22 @@ class SeenWindows:
     encoded: EncodedPairs
 
 
+def n_parts(pair: AskPair) -> int:
+    """How many times `see_windows` yields."""
+    return -(-len(_corners(pair)) // _TOGETHER)
+
+
+def _corners(pair: AskPair) -> list[tuple[int, int]]:
+    """Windows with a valid pixel."""
+    plan, valid = pair.plan, pair.pixels.valid
+    return [corner for corner in plan.corners if plan.cut(valid, corner).any()]
+
+
 @torch.inference_mode()
 def see_windows(model: AskModel, pair: AskPair) -> Iterator[SeenWindows]:
     """Encode a pair's windows a few at a time; those without a valid pixel are left out."""
     plan, valid = pair.plan, pair.pixels.valid
-    corners = [corner for corner in plan.corners if plan.cut(valid, corner).any()]
+    corners = _corners(pair)
     for start in range(0, len(corners), _TOGETHER):
         some = tuple(corners[start : start + _TOGETHER])
         before = _stack(pair.pixels.before, valid, plan, some)
