@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,7 @@ class Mixing(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(2 * channels, channels, 3, padding=1, groups=channels)
         self.act = nn.PReLU()
-        self.norm = _instance_norm(channels)
+        self.norm = nn.InstanceNorm2d(channels)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Map two [B, C, h, w] to one."""
@@ -139,10 +140,10 @@ class MaskedUp(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(inp, inp, 3, padding=1, groups=inp),
             nn.PReLU(),
-            _instance_norm(inp),
+            nn.InstanceNorm2d(inp),
             nn.Conv2d(inp, out, 1),
             nn.PReLU(),
-            _instance_norm(out),
+            nn.InstanceNorm2d(out),
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -234,7 +235,7 @@ class _Decoder(nn.Module):
 
 def _chain(kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: Sequence[int]) -> nn.Module:
     layers: list[nn.Module] = []
-    for inp, out in zip(widths[:-1], widths[1:], strict=True):
+    for inp, out in pairwise(widths):
         layers += [kind(inp, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         layers.append(nn.Dropout2d(DAUDT_DROPOUT))
     return nn.Sequential(*layers)
@@ -245,13 +246,8 @@ def _difference(both: Tensor) -> Tensor:
     return (before - after).abs()
 
 
-def _instance_norm(channels: int) -> nn.GroupNorm:
-    """Instance normalisation as group normalisation, which keeps the channels-last layout."""
-    return nn.GroupNorm(channels, channels, affine=False)
-
-
 def _pixel_mlp(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inp, out in zip(widths[:-1], widths[1:], strict=True):
+    for inp, out in pairwise(widths):
         layers += [nn.Conv2d(inp, out, 1), nn.PReLU()]
     return nn.Sequential(*layers[:-1])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from baseline_networks import BASELINES, FCEF, FCSiamDiff, Mixing, TinyCDLike, build_tinycd
 from torch import Tensor, nn
 
+from baseline_networks import BASELINES, FCEF, FCSiamDiff, Mixing, TinyCDLike, build_tinycd
 from whatchanged.models import weights
 from whatchanged.models.backbones import CompactEncoder, EncoderConfig
 
