@@ -41,7 +41,8 @@ class FCEF(nn.Module):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return change logits [B, H, W]."""
         skips, deepest = self.encoder(torch.cat([before, after], dim=1))
-        return self.decoder(skips, deepest)
+        logits: Tensor = self.decoder(skips, deepest)
+        return logits
 
 
 class FCSiamDiff(nn.Module):
@@ -61,7 +62,9 @@ class FCSiamDiff(nn.Module):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Return change logits [B, H, W]; exchanging the dates does not change them."""
         skips, deepest = self.encoder(torch.cat([before, after]))
-        return self.decoder([_difference(skip) for skip in skips], _difference(deepest))
+        compared = [_difference(skip) for skip in skips]
+        logits: Tensor = self.decoder(compared, _difference(deepest))
+        return logits
 
 
 class TinyCDLike(nn.Module):

@@ -20,11 +20,10 @@ import importlib
 import math
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ BATCH = 16
 LIGHT = 0.6
 WEIGHT_DECAY = 0.01
 WARMUP = 0.03  # share of the time
-REPORTED = 50  # steps a mean loss is taken over
+REPORTED = 50  # steps between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ class Training:
         steps: Optimiser steps.
         seconds: From the first picture loaded to the last step done.
         cpu_seconds: Processor time of the same, all threads.
-        first_loss: Mean of the first steps, at most 50.
-        last_loss: Mean of the last steps, at most 50.
+        first_loss: Mean of the first tenth of the steps.
+        last_loss: Mean of the last tenth.
     """
 
     parameters: int
@@ -141,11 +140,11 @@ def train(
     Raises:
         TrainingError: The loss is not a number.
     """
-    network.train().to(memory_format=cast(Any, torch.channels_last))
+    network.train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    first: list[float] = []
-    last: deque[float] = deque(maxlen=REPORTED)
-    steps, started, cpu = 0, clock(), time.process_time()
+    losses: list[float] = []
+    started, cpu = clock(), time.process_time()
     while (passed := (clock() - started) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = rate * rate_share(passed)
@@ -153,24 +152,23 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(batch.before, batch.after)
         loss = mask_bce(logits, batch.mask) + mask_dice(logits, batch.mask)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {float(loss)} at step {steps + 1}")
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(f"the loss is {losses[-1]} at step {len(losses)}")
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        steps += 1
-        last.append(float(loss.detach()))
-        if len(first) < REPORTED:
-            first.append(last[-1])
-        if steps % REPORTED == 0:
-            tell(f"step {steps}, {passed:.0%} of the time, loss {np.mean(last):.3f}")
+        if len(losses) % REPORTED == 0:
+            recent = np.mean(losses[-REPORTED:])
+            tell(f"step {len(losses)}, {passed:.0%} of the time, loss {recent:.3f}")
+    seconds, cpu_seconds, tenth = clock() - started, time.process_time() - cpu, len(losses) // 10
     return Training(
         parameters=sum(p.numel() for p in network.parameters()),
-        steps=steps,
-        seconds=clock() - started,
-        cpu_seconds=time.process_time() - cpu,
-        first_loss=float(np.mean(first)),
-        last_loss=float(np.mean(last)),
+        steps=len(losses),
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        first_loss=float(np.mean(losses[: tenth + 1])),
+        last_loss=float(np.mean(losses[-tenth - 1 :])),
     )
 
 
@@ -251,25 +249,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("there is no network and no prediction to score")
 
     validation = load_validation(asked.data / "captioned")
+    samples = training_samples(asked.data) if asked.networks else []
     models: dict[str, Predict] = dict(asked.predictions)
     rows = {name: score_masks(predict, validation) for name, predict in models.items()}
     trainings: dict[str, Training] = {}
-    samples = training_samples(asked.data) if asked.networks else []
-    store = LayerStore(samples, SIDE) if samples else None
     facts = {"minutes": asked.minutes, "seed": asked.seed, "n_training": len(samples)}
     facts |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
-
-    def write() -> None:
-        if asked.out:
-            took = {title: asdict(training) for title, training in trainings.items()}
-            write_rows(asked.out, rows, facts | {"training": took})
-
-    write()
-    for name in asked.networks if store else ():
-        title = BASELINES[name].title
-        models[title], trainings[title] = train_baseline(name, store, asked.minutes, asked.seed)
-        rows[title] = score_masks(models[title], validation)
-        write()  # after each: an hour's work is not lost with the last network
+    if samples:
+        store = LayerStore(samples, SIDE)
+        for name in asked.networks:
+            title = BASELINES[name].title
+            models[title], trainings[title] = train_baseline(name, store, asked.minutes, asked.seed)
+            rows[title] = score_masks(models[title], validation)
+            if asked.out:  # after each: an hour's work is not lost with the last network
+                took = {title: asdict(training) for title, training in trainings.items()}
+                write_rows(asked.out, rows, {**facts, "training": took})
+    elif asked.out:
+        write_rows(asked.out, rows, facts)
     print(f"{len(samples)} training pairs, {facts['threads']} threads, seed {asked.seed}\n")
     print(f"{training_table(trainings)}\n\n{mask_tables(rows)}")
     if asked.sheet:

@@ -171,7 +171,7 @@ def mask_table(rows: Mapping[str, MaskRow], source: str | None = None) -> str:
 def mask_tables(rows: Mapping[str, MaskRow]) -> str:
     """All tables: of all pairs, then of each set."""
     first = next(iter(rows.values()))
-    parts = {None: first.overall, **first.sources}
+    parts: dict[str | None, Scored] = {None: first.overall, **first.sources}
     return "\n\n".join(
         f"### {source or 'all'}: {part.n_pairs} pairs, {part.n_changed} changed\n\n"
         + mask_table(rows, source)
