@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whatchanged.answers import Understood
 from whatchanged.config import to_mapping
 from whatchanged.data.augment import photometric
+from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
 from whatchanged.errors import UsageError
 from whatchanged.metrics.masks import MaskCounts
@@ -136,13 +137,13 @@ class MaskTask:
         counts = count_masks(self.data, self._probabilities)
         anything = counts[ANY][0].scores()
         classes = [
-            found.scores().f1
+            found.scores().f1 / 100
             for wish, (found, n_met) in counts.items()
             if wish != ANY and n_met >= _LEAST_PAIRS
         ]
         numbers = {
-            "f1_any": anything.f1,
-            "iou_any": anything.iou,
+            "f1_any": anything.f1 / 100,
+            "iou_any": anything.iou / 100,
             "f1_classes": float(np.mean(classes)) if classes else 0.0,
         }
         return {**numbers, "score": (numbers["f1_any"] + numbers["f1_classes"]) / 2}
@@ -195,7 +196,7 @@ def count_masks(data: ValidationPairs, ask: Any) -> dict[Understood, tuple[MaskC
         found = ask(pictures, [wish for wish, _, _ in asked]).numpy() > 0.5
         for (wish, mask, met), said in zip(asked, found, strict=True):
             before, n_met = counts.get(wish, (MaskCounts(), 0))
-            counts[wish] = (before.add(said, mask == 1, mask != 255), n_met + met)
+            counts[wish] = (before.add(said, mask == 1, mask != UNKNOWN), n_met + met)
     return counts
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from whatchanged.answers import Understood
+from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.metrics.masks import MaskCounts
@@ -81,7 +82,7 @@ class WishScores:
             "understood_implicit": self.understood("implicit"),
             "refused": self.refused(met=False),
             "refused_wrongly": self.refused(met=True),
-            "f1_any": counts.scores().f1 if counts.n_pixels else 0.0,
+            "f1_any": counts.scores().f1 / 100 if counts.n_pixels else 0.0,
         }
         good = [v for k, v in numbers.items() if k != "refused_wrongly"]
         return {**numbers, "score": float(np.mean([*good, 1 - numbers["refused_wrongly"]]))}
@@ -140,8 +141,8 @@ def _ask_pair(
     asked = []
     for drawn, wish, answer in zip(wanted, wishes, answers, strict=True):
         counts = None
-        if drawn is not None:
-            counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != 255)
+        if drawn is not None and (drawn.mask != UNKNOWN).any():
+            counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != UNKNOWN)
         is_met = drawn is not None and drawn.met
         asked.append(AskedWish(sample.name, wish, is_met, answer, counts))
     return asked
