@@ -41,7 +41,7 @@ def declared(texts: list[str]) -> set[str]:
 
 def test_every_import_of_the_package_is_declared() -> None:
     extras = PROJECT["optional-dependencies"]
-    optional = declared([*extras["metrics-java"], *extras["tensorboard"]])
+    optional = declared([*extras["metrics-java"], *extras["tensorboard"], *extras["export"]])
     undeclared = imported(ROOT / "src") - declared(PROJECT["dependencies"]) - optional
     assert undeclared == set()
 

@@ -15,7 +15,8 @@ SOURCE = ROOT / "src" / "whatchanged"
 L0 = {"errors"}
 L1 = L0 | {"config", "console", "answers"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
-L3 = L2 | {"train", "predict", "describing", "score", "evaluate", "reproduce"}
+L3 = L2 | {"train", "predict", "describing", "asking", "score", "evaluate", "reproduce"}
+L3 |= {"export"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -29,8 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "train": L2,
     "predict": L2,
     "describing": L2 | {"predict"},
+    "asking": L2 | {"predict", "describing"},
     "score": L2,
     "evaluate": L2 | {"predict", "score"},
+    "export": L2 | {"predict"},
     "reproduce": L2 | {"train", "predict", "score", "evaluate"},
     "batch": L3,
     "doctor": L4,
@@ -52,9 +55,20 @@ TOGETHER = {
     "prepare": "predict",
     "explain": "describing",
     "products": "describing",
+    "ask_answer": "asking",
+    "ask_pair": "asking",
+    "ask_products": "asking",
+    "ask_text": "asking",
+    "ask_windows": "asking",
+    "cli_ask": "cli",
+    "cli_options": "cli",
     "score_table": "score",
     "evaluate_report": "evaluate",
     "cli_data": "cli",
+    "export_graphs": "export",
+    "export_parity": "export",
+    "export_readme": "export",
+    "cli_export": "cli",
 }
 
 

@@ -234,7 +234,7 @@ def test_a_killed_run_never_looks_whole(tmp_path: Path, earlier: bool) -> None:
         if earlier:
             write(out, description_of("old", "old words"))
         survived = _die_in_child(out, explained, death)
-        names = {name for name in files(out) if not name.endswith(".part")}
+        names = {name for name in files(out) if ".part" not in name}
         for name in names:
             _assert_whole(out / name)
         words = {

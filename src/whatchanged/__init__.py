@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from whatchanged.asking import WishResult, ask, ask_many, load_ask_model
     from whatchanged.describing import describe, describe_many
     from whatchanged.errors import WhatchangedError
     from whatchanged.geo.grid import Grid
@@ -33,10 +34,14 @@ __all__ = [
     "Scene",
     "ScenePair",
     "WhatchangedError",
+    "WishResult",
+    "ask",
+    "ask_many",
     "describe",
     "describe_arrays",
     "describe_many",
     "find_pairs",
+    "load_ask_model",
     "load_model",
     "open_pair",
     "train_model",
@@ -52,10 +57,14 @@ _HOMES: dict[str, tuple[str, str]] = {
     "Scene": ("whatchanged.geo.scene", "Scene"),
     "ScenePair": ("whatchanged.geo.pair", "ScenePair"),
     "WhatchangedError": ("whatchanged.errors", "WhatchangedError"),
+    "WishResult": ("whatchanged.asking", "WishResult"),
+    "ask": ("whatchanged.asking", "ask"),
+    "ask_many": ("whatchanged.asking", "ask_many"),
     "describe": ("whatchanged.describing", "describe"),
     "describe_arrays": ("whatchanged.predict", "describe_arrays"),
     "describe_many": ("whatchanged.describing", "describe_many"),
     "find_pairs": ("whatchanged.geo.listing", "find_pairs"),
+    "load_ask_model": ("whatchanged.asking", "load_ask_model"),
     "load_model": ("whatchanged.predict", "load_model"),
     "open_pair": ("whatchanged.geo.pair", "open_pair"),
     "train_model": ("whatchanged.train.run", "train"),

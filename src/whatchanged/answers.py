@@ -16,6 +16,9 @@ from whatchanged.errors import UsageError
 TARGET = "<CHG>"
 """The target token: stands in an answer where a mask belongs (Table I)."""
 
+EXPLAIN = "Please explain."
+"""Follows a wish whose answer shall give its reason first (ReasonCD, III-C)."""
+
 Direction = Literal["appeared", "disappeared", "either"]
 
 CLASS_WORDS: dict[str, str] = {

@@ -7,7 +7,6 @@ else to stderr; exit codes are those of :data:`whatchanged.errors.EXIT_CODES`.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, cli_data, console
+from whatchanged import __version__, cli_ask, cli_data, cli_export, console
+from whatchanged.cli_options import (
+    Align,
+    Bands,
+    Debug,
+    Json,
+    Model,
+    Quiet,
+    parse_bands,
+    print_json,
+)
 from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -37,11 +46,7 @@ weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_i
 app.add_typer(weights_app, name="weights")
 app.command()(cli_data.data)
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in `whatchanged weights list`.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-
 ProtocolOption = Annotated[str, typer.Option("--protocol", help="ids (as published) or words.")]
 VocabularyOption = Annotated[
     str, typer.Option("--vocabulary", help="Source of ids: all-splits (as published) or train.")
@@ -79,13 +84,9 @@ def describe(
     after: Annotated[
         str | None, typer.Argument(metavar="AFTER", help="Later photograph of the same place.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Named weights or a model folder.")] = "hisem-small",
-    bands: Annotated[
-        str | None, typer.Option(help="Bands to read as red, green, blue, such as 4,3,2.")
-    ] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="Warp the later photograph onto the earlier one's grid.")
-    ] = False,
+    model: Model = "hisem-small",
+    bands: Bands = None,
+    align: Align = False,
     beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder for the products of the run.")] = None,
     explain: Annotated[
@@ -143,27 +144,6 @@ def _finish_pairs(failures: _Failures, n_pairs: int) -> None:
         raise typer.Exit(exit_code(failures[0][1]))
 
 
-def parse_bands(text: str | None) -> tuple[int, int, int] | None:
-    """Read ``--bands``: three band numbers from 1, for red, green and blue.
-
-    Raises:
-        UsageError: Not three whole numbers of at least 1.
-    """
-    if text is None:
-        return None
-    parts = text.split(",")
-    try:
-        red, green, blue = (int(part) for part in parts)
-    except ValueError:
-        red = green = blue = 0
-    if min(red, green, blue) < 1:
-        raise UsageError(
-            f"--bands {text} is not three band numbers",
-            hint="bands count from 1, such as --bands 4,3,2",
-        )
-    return red, green, blue
-
-
 def _print_descriptions(descriptions: Iterable[Description], *, as_json: bool, named: bool) -> None:
     """Print one line a pair as soon as it is known; warnings go to stderr."""
     for description in descriptions:
@@ -172,7 +152,7 @@ def _print_descriptions(descriptions: Iterable[Description], *, as_json: bool, n
             where = f"{record['before']}: " if named else ""
             typer.echo(console.printable(f"warning: {where}{warning}"), err=True)
         if as_json:
-            _print_json(record)
+            print_json(record)
             continue
         line = f"{record['caption']}    changed {record['changed_probability']:.2f}"
         if named:
@@ -181,10 +161,8 @@ def _print_descriptions(descriptions: Iterable[Description], *, as_json: bool, n
         sys.stdout.flush()
 
 
-def _print_json(record: Any) -> None:
-    # Escaped to ASCII: file names need not be valid text, and no terminal code gets through.
-    typer.echo(json.dumps(record, allow_nan=False))
-    sys.stdout.flush()
+app.command()(cli_ask.ask)
+app.command()(cli_ask.chat)
 
 
 @app.command()
@@ -238,7 +216,7 @@ def score(
     ruler = _ruler(protocol, vocabulary, meteor)
     scored = score_file(predictions, references, split=split, ruler=ruler)
     if as_json:
-        _print_json(scored.to_json())
+        print_json(scored.to_json())
     else:
         typer.echo(score_table(scored))
 
@@ -293,7 +271,7 @@ def evaluate(
     if out is not None:
         evaluate_report.write_report(report, out)
     if as_json:
-        _print_json(evaluate_report.to_json(report))
+        print_json(evaluate_report.to_json(report))
     else:
         typer.echo(console.printable(evaluate_report.as_text(report)))
 
@@ -303,6 +281,9 @@ def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
 
     choices: Any = {"protocol": protocol, "vocabulary": vocabulary, "meteor": meteor}
     return Ruler(**choices)  # which refuses what it does not know
+
+
+app.command()(cli_export.export)
 
 
 @app.command()
@@ -330,7 +311,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
     report = checks.examine()
     if as_json:
-        _print_json(checks.to_json(report))
+        print_json(checks.to_json(report))
     else:
         typer.echo(checks.as_text(report))
     if not report.ready:
@@ -346,7 +327,7 @@ def weights_list(as_json: Json = False, debug: Debug = False) -> None:
     for status in weights.list_weights():
         if as_json:
             path = str(status.path) if status.path else None
-            _print_json({**asdict(status), "path": path})
+            print_json({**asdict(status), "path": path})
             continue
         size = "" if status.size is None else f"{status.size / 1e6:.1f} MB"
         line = f"{status.name:<24}{status.state:<9}{size:>9}  {status.source}; {status.licence}"

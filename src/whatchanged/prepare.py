@@ -255,10 +255,11 @@ def _read(paths: PairPaths, bands: Sequence[int] | None, align: bool, trained: i
         scale = choose_scale(*pair.grid.shape, pair.grid.gsd_m, trained)
         times = max(1.0, _KEPT / max(scale.height, scale.width))
         pixels = read_reduced(pair, int(times * scale.height), int(times * scale.width))
-        return prepare(paths, pixels, scale, pair.report, _reading(pair))
+        return prepare(paths, pixels, scale, pair.report, reading_of(pair))
 
 
-def _reading(pair: ScenePair) -> dict[str, Any]:
+def reading_of(pair: ScenePair) -> dict[str, Any]:
+    """Return grid, and file, bands and type of both dates, as plain values."""
     dates = {
         name: {"path": str(scene.path), "bands": list(scene.bands), "dtype": str(scene.dtype)}
         for name, scene in (("before", pair.before), ("after", pair.after))

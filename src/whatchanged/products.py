@@ -24,7 +24,9 @@ from PIL import Image
 
 from whatchanged import __version__
 from whatchanged.errors import UsageError, WhatchangedError
+from whatchanged.geo.files import write_bytes
 from whatchanged.geo.listing import PairPaths
+from whatchanged.geo.overlay import shrink
 from whatchanged.geo.report import ReportEntry, picture_side, write_report
 from whatchanged.predict import Description, Explanation
 
@@ -92,7 +94,7 @@ class ProductWriter:
             drawn, files = self._draw(description, description.explanation)
         self._records.append({**_record(description), "pictures": files})
         if len(self._entries) < SHOWN:
-            overlays = {name: _shrunk(picture, side) for name, picture in drawn.items()}
+            overlays = {name: shrink(picture, side) for name, picture in drawn.items()}
             self._entries.append(_entry(description, overlays, side))
 
     def close(self, failures: Sequence[tuple[PairPaths, WhatchangedError]] = ()) -> Path:
@@ -119,7 +121,7 @@ class ProductWriter:
                 for paths, error in failures
             ],
         }
-        _write(self.out / _RUN, json.dumps(record, indent=1).encode())
+        write_bytes(self.out / _RUN, json.dumps(record, indent=1).encode())
         return report
 
     def _begin(self) -> None:
@@ -127,13 +129,7 @@ class ProductWriter:
         (self.out / _RUN).unlink(missing_ok=True)
 
     def _facts(self) -> dict[str, Any]:
-        return {
-            "whatchanged": __version__,
-            "model": f"{self._model['name']} ({self._model['sha256'][:12]})",
-            "torch": version("torch"),
-            "python": platform.python_version(),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
-        }
+        return run_facts(self._model["name"], self._model["sha256"], self._started)
 
     def _draw(
         self, description: Description, explanation: Explanation
@@ -142,8 +138,8 @@ class ProductWriter:
         from whatchanged.explain import overlay, word_figure  # matplotlib takes half a second
 
         self._begin()
-        after = _shrunk(description.pixels.after, _EXPLAINED_SIDE)
-        figure, words = word_figure(_shrunk(after, 256), explanation), io.BytesIO()
+        after = shrink(description.pixels.after, _EXPLAINED_SIDE)
+        figure, words = word_figure(shrink(after, 256), explanation), io.BytesIO()
         figure.savefig(words, dpi=110, format="png")
         drawn = {
             "change map (BDAM)": overlay(after, explanation.change_map),
@@ -155,14 +151,25 @@ class ProductWriter:
         for name, picture in zip(files, drawn.values(), strict=True):
             content = io.BytesIO()
             Image.fromarray(picture).save(content, format="PNG")
-            _write(self.out / name, content.getvalue())
+            write_bytes(self.out / name, content.getvalue())
         return drawn, files
+
+
+def run_facts(model: str, model_sha256: str, started: float) -> dict[str, str]:
+    """Return what every run says of itself: versions, model, and when it began (Unix time)."""
+    return {
+        "whatchanged": __version__,
+        "model": f"{model} ({model_sha256[:12]})",
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+    }
 
 
 def _entry(description: Description, overlays: dict[str, NDArray[Any]], side: int) -> ReportEntry:
     return ReportEntry(
-        before=_shrunk(description.pixels.before, side),
-        after=_shrunk(description.pixels.after, side),
+        before=shrink(description.pixels.before, side),
+        after=shrink(description.pixels.after, side),
         caption=description.caption,
         heading=f"{Path(description.before).name} / {Path(description.after).name}",
         changed_probability=description.changed_probability,
@@ -191,21 +198,3 @@ def _record(description: Description) -> dict[str, Any]:
         "report": None if report is None else report.to_dict(),
         "seen": {"height": scale.height, "width": scale.width, "gsd_m": scale.gsd_m},
     }
-
-
-def _shrunk(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
-    factor = side / max(height, width)
-    if factor >= 1:
-        return picture
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)

@@ -132,7 +132,8 @@ def test_the_caption_is_that_of_the_flip(opened: Callable[..., CaptionData]) -> 
 def test_both_dates_are_mirrored_alike(opened: Callable[..., CaptionData]) -> None:
     data = opened(flips=True)
     pair = data.train[0]
-    before, after = data.pictures([0] * 4, [View(flip) for flip in range(4)], generator())
+    shown = data.pictures([0] * 4, [View(flip) for flip in range(4)], generator())
+    before, after = shown.before, shown.after
     assert before.dtype == torch.float32
     for row, (horizontal, vertical) in enumerate(FLIPS):
         axes = [axis for axis, wanted in ((2, horizontal), (1, vertical)) if wanted]
@@ -152,7 +153,8 @@ def test_light_0_is_the_pair_as_it_is_and_every_other_is_not(
 ) -> None:
     data = opened(photometric=0.8, views=3)
     assert {view.light for view in views_of(data, 0)} == {0, 1, 2}
-    before, after = data.pictures([0, 0, 1], [View(), View(light=1), View()], generator())
+    shown = data.pictures([0, 0, 1], [View(), View(light=1), View()], generator())
+    before, after = shown.before, shown.after
     assert np.array_equal(before[0].numpy(), data.train[0].before)
     assert np.array_equal(after[2].numpy(), data.train[1].after)
     assert not np.allclose(before[1].numpy(), data.train[0].before, atol=2)
@@ -168,8 +170,8 @@ def test_draws_come_from_the_generator_alone(opened: Callable[..., CaptionData])
     torch.manual_seed(2)
     again = data.pictures([0, 1, 2], views, generator(4))
     other = data.pictures([0, 1, 2], views, generator(5))
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not torch.equal(one[0], other[0])
+    assert torch.equal(one.before, again.before) and torch.equal(one.after, again.after)
+    assert not torch.equal(one.before, other.before)
 
 
 def test_self_pairs_are_unchanged_and_stand_in_two_lights(
@@ -184,14 +186,62 @@ def test_self_pairs_are_unchanged_and_stand_in_two_lights(
         assert np.array_equal(pair.before, pair.after)
         assert {view.light for view in views_of(data, index)} == {1}
     index = made[0][0]
-    before, after = data.pictures([index], [View(light=1)], generator())
-    assert not torch.allclose(before, after, atol=2)
+    shown = data.pictures([index], [View(light=1)], generator())
+    assert not torch.allclose(shown.before, shown.after, atol=2)
     # Dates in turn, and not one picture again and again.
     pictures = [pair.before.tobytes() for _, pair in made]
     assert len(set(pictures)) == len(pictures)
     changed = [pair for pair in data.train[:11] if pair.changed]
     for date in ("before", "after"):
         assert set(pictures) & {getattr(pair, date).tobytes() for pair in changed}
+
+
+# What is known of the places of a pair
+
+
+def with_layers(data: CaptionData) -> CaptionData:
+    """The set, its first pair with a mask that is the brightest part of its later picture."""
+    pair = data.train[0]
+    mask = (pair.after[0] > np.median(pair.after[0])).astype(np.uint8)
+    layers = np.stack([mask, mask * 3, mask * 5])
+    return replace(data, train=(replace(pair, layers=layers), *data.train[1:]))
+
+
+def test_layers_go_where_the_pictures_go(opened: Callable[..., CaptionData]) -> None:
+    data = with_layers(opened(flips=True, zoom=0.6))
+    shown = data.pictures([0] * 4, [View(flip) for flip in range(4)], generator(3))
+    assert shown.layers.dtype == torch.uint8 and shown.layers.shape == (4, 3, 64, 64)
+    level = float(np.median(data.train[0].after[0]))
+    for row in range(4):
+        mask = shown.layers[row, 0].numpy() == 1
+        bright = shown.after[row, 0].numpy() > level
+        # Maps are enlarged by the nearest pixel, pictures between pixels: edges may differ.
+        assert (mask == bright).mean() > 0.9
+        assert np.array_equal(shown.layers[row, 2].numpy(), mask * 5)
+    # A part was enlarged: the picture is not the whole one.
+    assert not np.array_equal(shown.before[0].numpy(), data.train[0].before)
+
+
+def test_a_pair_of_which_nothing_is_known_has_unknown_layers(
+    opened: Callable[..., CaptionData],
+) -> None:
+    data = opened(self_pairs=0.5, views=2)
+    same = next(i for i, pair in enumerate(data.train) if pair.same)
+    shown = data.pictures([0, same], [View(), View(light=1)], generator())
+    assert bool((shown.layers[0] == 255).all())
+    assert bool((shown.layers[1] == 0).all())  # one picture twice: nothing changed
+
+
+def test_words_are_shares_of_the_captions_of_the_view(opened: Callable[..., CaptionData]) -> None:
+    data = opened(flips=True)
+    words = data.draw_words([0, 0], [View(0), View(1)])
+    ids = {word: data.vocabulary.encode((word,))[1] for word in ("house", "left", "right", "built")}
+    assert words.shape == (2, len(data.vocabulary))
+    assert words[:, ids["house"]].tolist() == [1, 1]
+    assert words[:, ids["built"]].tolist() == [0.5, 0.5]
+    assert words[:, ids["left"]].tolist() == [0.5, 0]
+    assert words[:, ids["right"]].tolist() == [0, 0.5]
+    assert not words[:, [UNK, START, END]].any()
 
 
 # Drawn scenes

@@ -133,13 +133,13 @@ def test_words_are_shares_of_the_captions(config: TrainConfig) -> None:
     assert unchanged["same"] == 1 and unchanged["house"] == 0
 
 
-def test_pictures_masks_and_land_cover_turn_together(config: TrainConfig) -> None:
+def test_pictures_masks_and_land_cover_turn_together(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = built(replace(config, data=replace(config.data, photometric=0.0)))
-    store = task.store
-    marked = store.before[5].copy()
-    marked[:, store.mask[5] == 1] = 255  # draw the mask into the picture
-    marked[:, store.mask[5] == 0] = 0
-    store.before[5] = marked
+    layers = task.store.whole(5)
+    marked = np.stack([layers.mask * 255] * 3)  # draw the mask into the picture
+    monkeypatch.setattr(task.store, "whole", lambda index: replace(layers, before=marked))
     turns = set()
     for seed in range(48):
         one = batch(task, [5], seed)

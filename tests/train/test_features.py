@@ -74,7 +74,8 @@ def test_a_pair_as_it_is_has_the_features_encoded_on_the_fly(
     cache, _ = built
     indices = [4, 0, 1, 0]
     views = [View(0, 0), View(3, 0), View(2, 0), View(1, 0)]
-    pictures = data.pictures(indices, views, torch.Generator())
+    shown = data.pictures(indices, views, torch.Generator())
+    pictures = (shown.before, shown.after)
     for cached, pixels in zip(cache.train(indices, views), pictures, strict=True):
         assert cached.shape == (4, 32, 4, 4)
         exact = encode(encoder, pixels)

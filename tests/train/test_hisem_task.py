@@ -2,17 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from whatchanged.data.tokens import END, NULL, START
+from whatchanged.errors import UsageError
 from whatchanged.models.checkpoint import load_checkpoint
-from whatchanged.models.hisem.loss import curriculum_weight
+from whatchanged.models.hisem.generate import UNKNOWN
+from whatchanged.models.hisem.loss import caption_loss, curriculum_weight
 from whatchanged.train.config import TrainConfig
-from whatchanged.train.hisem_task import CaptionBatch, HiSemTask
+from whatchanged.train.hisem_task import CaptionBatch, HiSemTask, drop_words
 from whatchanged.train.loop import fit
 from whatchanged.train.run import build_task
 
@@ -131,6 +133,67 @@ def test_the_loss_is_equation_19(make: Callable[..., HiSemTask]) -> None:
         expected = loss.parts["caption"] + 0.5 * alpha * loss.parts["router"]
         assert float(loss.total) == pytest.approx(expected, rel=1e-6)
     assert alpha == 1.0
+
+
+# Beside the paper: words the decoder must do without, and auxiliary heads
+
+
+def test_words_are_dropped_and_nothing_else() -> None:
+    captions = torch.tensor([[START, 9, 8, 7, END, NULL]]).repeat(400, 1)
+    torch.manual_seed(0)
+    dropped = drop_words(captions, 0.25)
+    assert torch.equal(dropped[:, [0, 4, 5]], captions[:, [0, 4, 5]])
+    share = (dropped[:, 1:4] == UNKNOWN).float().mean()
+    assert 0.2 < float(share) < 0.3
+    assert drop_words(captions, 0.0) is captions
+
+
+def test_what_is_said_is_learned_from_whole_captions(
+    make: Callable[..., HiSemTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make(word_dropout=1.0)
+    task.model.eval()
+    batch = batch_of(task, [0, 1, 2])
+    read: list[Tensor] = []
+    forward = task.hisem.decoder.forward
+
+    def watched(captions: Tensor, memory: Tensor) -> Tensor:
+        read.append(captions)
+        logits: Tensor = forward(captions, memory)
+        return logits
+
+    monkeypatch.setattr(task.hisem.decoder, "forward", watched)
+    loss = task.loss(task.model, batch, 0, CPU)
+    assert set(read[0].flatten().tolist()) <= {NULL, START, END, UNKNOWN}
+    with torch.no_grad():
+        maps = task.maps(batch, CPU)
+        memory = task.hisem.memory(*maps, batch.changed).tokens
+        expected = caption_loss(task.hisem.decoder(read[0], memory), batch.captions)
+    assert loss.parts["caption"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_auxiliary_heads_add_their_weighted_parts_and_stay_out_of_the_checkpoint(
+    make: Callable[..., HiSemTask], tmp_path: Path
+) -> None:
+    task = make(model={"encoder": {"unfreeze_last": 1}}, auxiliary=0.5, epochs=10)
+    task.model.eval()
+    batch = batch_of(task, [0, 1, 2, 3])
+    with torch.no_grad():
+        loss = task.loss(task.model, batch, 0, CPU)
+    told = sum(loss.parts[name] for name in ("words", "mask", "cover"))
+    assert float(loss.total) == pytest.approx(loss.parts["caption"] + 0.5 * told, rel=1e-5)
+    trained = {id(p) for group in task.parameter_groups() for p in group["params"]}
+    assert task.model.heads is not None
+    assert all(id(p) in trained for p in cast(nn.Module, task.model.heads).parameters())
+    task.save(tmp_path / "best", {})
+    saved = load_checkpoint(tmp_path / "best")
+    assert saved.tensors.keys() == task.hisem.state_dict().keys()
+
+
+def test_auxiliary_heads_and_zoom_need_pictures(make: Callable[..., HiSemTask]) -> None:
+    for values in ({"auxiliary": 0.5}, {"data": {"zoom": 0.9}}):
+        with pytest.raises(UsageError, match="frozen encoder"):
+            make(**values)
 
 
 def test_router_accuracy_is_the_share_of_right_labels(

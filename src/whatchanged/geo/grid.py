@@ -16,9 +16,10 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-# WGS 84: semi-major axis in metres and squared first eccentricity.
-_AXIS = 6_378_137.0
-_ECCENTRICITY2 = 6.694_379_990_141_316e-3
+SEMI_MAJOR_AXIS = 6_378_137.0
+"""Of WGS 84, metres."""
+ECCENTRICITY2 = 6.694_379_990_141_316e-3
+"""Squared first eccentricity of WGS 84."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Grid:
     def is_georeferenced(self) -> bool:
         """Whether pixels have a place on Earth: a transform and a CRS."""
         return self.has_transform and self.crs is not None
+
+    @property
+    def has_metres(self) -> bool:
+        """Whether lengths on the ground are known: georeferenced, in units that are lengths."""
+        return self.is_georeferenced and _has_units(self.crs)
+
+    @property
+    def is_mercator(self) -> bool:
+        """Whether the CRS is a Mercator map, such as the web's, which stretches with latitude."""
+        return self.crs is not None and self.crs.to_dict().get("proj") in {"merc", "webmerc"}
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -167,7 +178,7 @@ class Grid:
         factor = float(crs.units_factor[1])
         if crs.is_geographic:
             return _metres_per_radian(self.centre[1] * factor, factor)
-        if crs.to_dict().get("proj") in {"merc", "webmerc"}:
+        if self.is_mercator:
             factor *= math.cos(self._centre_latitude())
         return factor, factor
 
@@ -226,7 +237,7 @@ def _metres_per_radian(latitude: float, factor: float) -> tuple[float, float] | 
     """Metres of ``factor`` radians of longitude and of latitude on WGS 84 at ``latitude``."""
     if abs(latitude) > math.pi / 2:
         return None
-    w2 = 1.0 - _ECCENTRICITY2 * math.sin(latitude) ** 2
-    along_parallel = _AXIS * math.cos(latitude) / math.sqrt(w2)
-    along_meridian = _AXIS * (1.0 - _ECCENTRICITY2) / w2**1.5
+    w2 = 1.0 - ECCENTRICITY2 * math.sin(latitude) ** 2
+    along_parallel = SEMI_MAJOR_AXIS * math.cos(latitude) / math.sqrt(w2)
+    along_meridian = SEMI_MAJOR_AXIS * (1.0 - ECCENTRICITY2) / w2**1.5
     return factor * along_parallel, factor * along_meridian

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import html
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from whatchanged.geo.files import write_bytes
 from whatchanged.geo.report_page import ENTRY, PAGE, SCRIPT, STYLE
 
 REPORT_NAME = "report.html"
@@ -48,6 +48,8 @@ class ReportEntry:
         captions: Alternative captions with their scores, best first.
         rows: Facts to list, such as size, grid and model.
         overlays: Further named pictures, [H, W] or [H, W, 3] uint8, or [H, W] bool.
+        shown: Name of the overlay that the slider shows in the place of the later photograph.
+        tables: Rows of values by title; the first row of each is its heading.
         warnings: What the reader should know before trusting the caption.
     """
 
@@ -59,6 +61,8 @@ class ReportEntry:
     captions: Sequence[tuple[str, float]] = ()
     rows: Mapping[str, Any] = field(default_factory=dict)
     overlays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    shown: str = ""
+    tables: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
@@ -100,12 +104,7 @@ def write_report(
     )
     out.mkdir(parents=True, exist_ok=True)
     target = out / REPORT_NAME
-    part = target.with_name(target.name + ".part")
-    with part.open("wb") as stream:
-        stream.write(page.encode("utf-8"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, target)
+    write_bytes(target, page.encode("utf-8"))
     return target
 
 
@@ -148,7 +147,7 @@ def _entry(entry: ReportEntry, number: int, side: int) -> str:
     small: list[str] = []
     wide: list[str] = []  # sheets of several pictures would be unreadable beside the others
     for name, picture in entry.overlays.items():
-        figure = _overlay(name, picture, side)
+        figure = _overlay(name, picture, side, slides=name == entry.shown)
         broad = picture.shape[1] * height > _WIDE * picture.shape[0] * width
         (wide if broad else small).append(figure)
     return Template(ENTRY).substitute(
@@ -163,6 +162,9 @@ def _entry(entry: ReportEntry, number: int, side: int) -> str:
         height=height,
         overlays="".join(small),
         wide=f'<div class="wide">{"".join(wide)}</div>' if wide else "",
+        slides="" if entry.shown in entry.overlays else ' class="after"',
+        shown=_text(entry.shown if entry.shown in entry.overlays else "after"),
+        tables="".join(_table(title, rows) for title, rows in entry.tables.items()),
         captions=_captions(entry.captions),
         rows=f"<h3>Facts</h3>{_rows(entry.rows)}" if entry.rows else "",
     )
@@ -205,7 +207,16 @@ def _rows(rows: Mapping[str, Any]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def _overlay(name: str, picture: NDArray[Any], side: int) -> str:
+def _table(title: str, rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table of values; its first row is the heading."""
+    lines = [
+        "<tr>" + "".join(f"<{cell}>{_text(value)}</{cell}>" for value in row) + "</tr>"
+        for row, cell in zip(rows, ["th", *["td"] * len(rows)], strict=False)
+    ]
+    return f'<h3>{_text(title)}</h3><table class="values">{"".join(lines)}</table>'
+
+
+def _overlay(name: str, picture: NDArray[Any], side: int, *, slides: bool) -> str:
     """Return one further picture as a figure; few-coloured ones stay exact (PNG)."""
     if picture.dtype == np.bool_ and picture.ndim == 2:
         picture = picture.astype(np.uint8) * np.uint8(255)
@@ -215,7 +226,9 @@ def _overlay(name: str, picture: NDArray[Any], side: int) -> str:
     grey = picture.ndim == 2
     source = _encoded(picture, side, "PNG" if grey else "JPEG")
     label = _text(name)
-    return f'<figure><img src="{source}" alt="{label}"><figcaption>{label}</figcaption></figure>'
+    kind = ' class="after"' if slides else ""
+    image = f'<img{kind} src="{source}" alt="{label}">'
+    return f"<figure>{image}<figcaption>{label}</figcaption></figure>"
 
 
 def _photograph(picture: Picture, side: int) -> str:

@@ -59,6 +59,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-top: 1px solid var(--line); overflow-wrap: anywhere; unicode-bidi: isolate; }
 th { font-weight: 500; color: var(--soft); width: 35%; }
+.values th { width: auto; } .values td { font-variant-numeric: tabular-nums; }
 .captions { margin: 0; padding-left: 1.1rem; } .captions small { color: var(--soft); }
 footer { color: var(--soft); font-size: .85rem; padding-bottom: 2rem; }
 @media (max-width: 48rem) { .layout { grid-template-columns: 1fr; }
@@ -103,7 +104,7 @@ PAGE = """<!doctype html>
 $entries
 $run
 </main>
-<footer>Written by whatchanged. A caption is a model's reading of two photographs: look at
+<footer>Written by whatchanged. What is said here is a model's reading of two photographs: look at
 them before acting on it.</footer>
 <script>$script</script>
 </body>
@@ -114,7 +115,7 @@ ENTRY = """<article id="pair-$number">
 $heading<p class="caption">$caption</p>
 $probability$warnings<div class="layout">
 <div class="swipe">
-<span class="tag left">before</span><span class="tag right">after</span>
+<span class="tag left">before</span><span class="tag right">$shown</span>
 <span class="bar"></span>
 <input type="range" min="0" max="100" step="0.1" value="50" aria-label="before or after">
 </div>
@@ -122,12 +123,13 @@ $probability$warnings<div class="layout">
 <div class="pictures">
 <figure><img class="before" src="$before" alt="before" width="$width" height="$height">
 <figcaption>before</figcaption></figure>
-<figure><img class="after" src="$after" alt="after" width="$width" height="$height">
+<figure><img$slides src="$after" alt="after" width="$width" height="$height">
 <figcaption>after</figcaption></figure>
 $overlays
 </div>
 $captions
 $rows
+$tables
 </div>
 </div>
 $wide</article>"""

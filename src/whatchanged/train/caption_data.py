@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatchanged.console import track
-from whatchanged.data.augment import mirror, misregister, photometric
+from whatchanged.data.augment import mirror, misregister, photometric, zoom
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.levir_cc_tiles import load_tiles
-from whatchanged.data.pictures import PictureStore
+from whatchanged.data.pictures import UNKNOWN, PictureStore
 from whatchanged.data.positions import possible_flips
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.synthetic import draw_scene
@@ -49,6 +49,8 @@ class TrainPair:
         before: Picture [3, S, S] uint8.
         after: Picture [3, S, S] uint8.
         same: Both are one picture: shown only in two different lights.
+        layers: Change mask, land cover before and after, [3, S, S] uint8, 255 unknown; None
+            where nothing is known.
     """
 
     name: str
@@ -57,6 +59,23 @@ class TrainPair:
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
     same: bool = False
+    layers: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Training pairs as a view shows them.
+
+    Attributes:
+        before: Pictures [B, 3, S, S], float in [0, 255].
+        after: Pictures [B, 3, S, S], float in [0, 255].
+        layers: Change mask, land cover before and after in the same view, [B, 3, S, S] uint8,
+            255 unknown.
+    """
+
+    before: Tensor
+    after: Tensor
+    layers: Tensor
 
 
 @dataclass(frozen=True)
@@ -134,27 +153,46 @@ class CaptionData:
         chosen = captions[int(rng.integers(len(captions)))]
         return self.vocabulary.encode(chosen, self.config.max_words)
 
+    def draw_words(self, indices: Sequence[int], views: Sequence[View]) -> Tensor:
+        """Return the share of each pair's captions under its view that hold a word, [B, V]."""
+        shares = torch.zeros(len(indices), len(self.vocabulary))
+        for row, (index, view) in enumerate(zip(indices, views, strict=True)):
+            captions = self.train[index].captions[view.flip]
+            for caption in captions:
+                ids = {i for i in self.vocabulary.encode(caption) if i >= len(SPECIALS)}
+                shares[row, sorted(ids)] += 1 / len(captions)
+        return shares.clamp(max=1)
+
     def pictures(
         self, indices: Sequence[int], views: Sequence[View], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Show training pairs, [B, 3, S, S] each, in light and colours drawn from `generator`.
+    ) -> Shown:
+        """Show training pairs in light and colours drawn from `generator`.
 
         Light 0 shows a pair as it is; in every other both dates get their own draw, and one is
-        moved by up to a pixel.
+        moved by up to a pixel. Both dates and their layers are zoomed alike.
         """
         rows = list(zip(indices, views, strict=True))
-        before, after = (
-            torch.from_numpy(
-                np.stack([mirror(getattr(self.train[i], d), *FLIPS[v.flip]) for i, v in rows])
-            ).float()
-            for d in ("before", "after")
-        )
+
+        def stack(layer: str) -> Tensor:
+            drawn = [mirror(self._layer(self.train[i], layer), *FLIPS[v.flip]) for i, v in rows]
+            return torch.from_numpy(np.stack(drawn))
+
+        before, after, layers = stack("before").float(), stack("after").float(), stack("layers")
+        if self.config.zoom < 1:
+            parts = zoom([before, after, *layers.unbind(1)], self.config.zoom, generator)
+            before, after, layers = parts[0], parts[1], torch.stack(parts[2:], dim=1)
         lit = [n for n, view in enumerate(views) if view.light]
         if lit and self.config.photometric:
             strength = self.config.photometric
             first, second = photometric(before[lit], after[lit], strength, generator)
             before[lit], after[lit] = first, misregister(second, _SHIFT, generator)
-        return before, after
+        return Shown(before, after, layers)
+
+    def _layer(self, pair: TrainPair, name: str) -> NDArray[np.uint8]:
+        if name == "layers" and pair.layers is None:
+            return np.full((3, self.config.size, self.config.size), UNKNOWN, np.uint8)
+        found: NDArray[np.uint8] = getattr(pair, name)
+        return found
 
     def validation_pictures(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Show validation pairs as they are, [B, 3, S, S] each."""
@@ -171,9 +209,18 @@ def _real_pairs(samples: Sequence[CaptionSample], config: DataConfig) -> list[Tr
             captions=(sample.targets,),
             before=store.before[index],
             after=store.after[index],
+            layers=_known_layers(store, index),
         )
         for index, sample in enumerate(samples)
     ]
+
+
+def _known_layers(store: PictureStore, index: int) -> NDArray[np.uint8] | None:
+    stored = (store.mask, store.classes_before, store.classes_after)
+    if all(layer is None for layer in stored):
+        return None
+    unknown = np.full((store.size, store.size), UNKNOWN, np.uint8)
+    return np.stack([unknown if layer is None else layer[index] for layer in stored])
 
 
 def _tile_pairs(config: DataConfig) -> list[TrainPair]:
@@ -193,7 +240,10 @@ def _self_pairs(pairs: Sequence[TrainPair], n: int) -> list[TrainPair]:
     for index, pair in enumerate(chosen):
         picture = pair.after if index % 2 else pair.before
         name = f"same/{pair.name}"
-        made.append(TrainPair(name, False, ((sentence,),), picture, picture, same=True))
+        layers = np.zeros((3, *picture.shape[1:]), np.uint8)
+        made.append(
+            TrainPair(name, False, ((sentence,),), picture, picture, same=True, layers=layers)
+        )
     return made
 
 

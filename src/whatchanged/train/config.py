@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from whatchanged.config import apply_mapping, from_mapping, to_mapping
 from whatchanged.errors import UsageError
 from whatchanged.models.hisem.config import PRESETS, HiSemConfig
+from whatchanged.models.reasoncd.config import PRESETS as REASONCD_PRESETS
+from whatchanged.models.reasoncd.config import ReasonCDConfig
+
+_Preset = TypeVar("_Preset")
 
 MaskKind = Literal["building", "cropland", "object"]
 
@@ -58,6 +63,7 @@ class DataConfig:
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
         tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
+        composites: Share of pairs put together from `landcover` added to each epoch (wishes).
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
         size: Side of the pictures while training, pixels.
@@ -66,6 +72,8 @@ class DataConfig:
         max_words: Longest caption with START and END.
         flips: Mirror pictures and the position words of their captions.
         photometric: Strength of changes of light and colour, 0 to 1.
+        zoom: Smallest part of a pair's side that is shown, enlarged, both dates alike; 1 for
+            the whole. Captions stay true from 0.94 on.
         views: Lights a pair is shown in: 1 is the picture as it is, each more a change of
             light and colour (cached where the encoder is frozen, else drawn anew each time).
         skip_broken: List broken entries in the run's record instead of stopping.
@@ -78,6 +86,7 @@ class DataConfig:
     tiles: str | None = None
     tiles_captions: str | None = None
     tiles_pictures: str | None = None
+    composites: float = 0.0
     synthetic: float = 0.0
     self_pairs: float = 0.0
     size: int = 256
@@ -86,18 +95,45 @@ class DataConfig:
     max_words: int = 41
     flips: bool = False
     photometric: float = 0.0
+    zoom: float = 1.0
     views: int = 1
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares that show nothing."""
         _in_range("data", self, 32, None, "size")
+        _in_range("data", self, 0.5, 1, "zoom")
         _in_range("data", self, 3, None, "max_words")
         _in_range("data", self, 1, None, "views")
         given = [self.tiles, self.tiles_captions, self.tiles_pictures]
         if any(given) and not all(given):
             raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
+        _in_range("data", self, 0, None, "composites")
+
+
+@dataclass(frozen=True)
+class WishConfig:
+    """What is asked about each pair while ReasonCD trains.
+
+    Attributes:
+        per_pair: Wishes a pair and step.
+        absent: Share of the wishes that the pair does not meet.
+        align: Weight of the distance between a target token's prompt and the one the mask
+            part was trained with (task wishes).
+        decode: Learn masks through the language model too, as the paper does (task wishes).
+    """
+
+    per_pair: int = 4
+    absent: float = 0.25
+    align: float = 1.0
+    decode: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that ask nothing."""
+        _in_range("wishes", self, 1, None, "per_pair")
+        _in_range("wishes", self, 0, 1, "absent")
+        _in_range("wishes", self, 0, None, "align")
 
 
 @dataclass(frozen=True)
@@ -105,15 +141,18 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: `hisem` (captions), `dense` (the compact encoder on masks and words) or
-            `self-critical` (the decoder of a trained HiSem, by reward).
+        task: `hisem` (captions), `dense` (the compact encoder on masks and words),
+            `self-critical` (the decoder of a trained HiSem, by reward), `wish-masks` (the mask
+            part of ReasonCD, wishes in fields) or `wishes` (ReasonCD, wishes in words).
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
         encoder: Checkpoint folder of an encoder or of a HiSem whose encoder starts this run;
             None for the preset's start.
-        start: Checkpoint folder of a HiSem to go on from (task self-critical).
+        start: Checkpoint folder to go on from: of a HiSem (task self-critical) or of a mask
+            part (task wishes).
         data: Where samples come from.
+        wishes: What is asked (tasks wish-masks and wishes).
         optimiser: Optimiser and schedule.
         epochs: Passes over the training samples.
         batch_size: Pairs per optimiser step over all processes.
@@ -123,6 +162,10 @@ class TrainConfig:
         label_routing: Share of the epochs whose routing follows the label (design, 10).
         warmup_epochs: Epochs before the router learns (Eq. 19).
         router_weight: The balancing coefficient lambda of Eq. 19.
+        word_dropout: Share of a caption's words that the decoder must do without while it
+            learns to say the next one (task hisem).
+        auxiliary: Weight of the heads that tell words and land cover from the decoder's
+            memory (task hisem; see `train.auxiliary`).
         samples: Captions drawn a pair (task self-critical).
         caption_weight: Weight of the caption loss beside the reward (task self-critical).
         monitor: Validation number whose best checkpoint is kept.
@@ -132,13 +175,14 @@ class TrainConfig:
         resume: Go on from the last saved state of `out` where there is one.
     """
 
-    task: Literal["hisem", "dense", "self-critical"]
+    task: Literal["hisem", "dense", "self-critical", "wish-masks", "wishes"]
     out: str
     preset: str = "hisem-small"
     model: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
     start: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
+    wishes: WishConfig = field(default_factory=WishConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     epochs: int = 50
     batch_size: int = 64
@@ -148,6 +192,8 @@ class TrainConfig:
     label_routing: float = 0.8
     warmup_epochs: int = 3
     router_weight: float = 0.8
+    word_dropout: float = 0.0
+    auxiliary: float = 0.0
     samples: int = 5
     caption_weight: float = 0.2
     monitor: str = "s_m"
@@ -162,21 +208,30 @@ class TrainConfig:
         _in_range("", self, 0, 1, "label_routing")
         _in_range("", self, 2, None, "samples")
         _in_range("", self, 0, None, "warmup_epochs", "router_weight", "save_minutes", "max_steps")
-        _in_range("", self, 0, None, "caption_weight")
+        _in_range("", self, 0, None, "caption_weight", "auxiliary")
+        _in_range("", self, 0, 1, "word_dropout")
 
 
 def model_config(config: TrainConfig) -> HiSemConfig:
-    """Return the preset of a run with the run's values laid over it.
+    """Return the HiSem preset of a run with the run's values laid over it.
 
     Raises:
         UsageError: An unknown preset, or a value of `model` that it does not have.
     """
-    if config.preset not in PRESETS:
-        raise UsageError(
-            f"preset '{config.preset}' is unknown", hint=f"one of {', '.join(sorted(PRESETS))}"
-        )
-    values = apply_mapping(to_mapping(PRESETS[config.preset]), config.model)
+    values = apply_mapping(to_mapping(_preset(config.preset, PRESETS)), config.model)
     return from_mapping(HiSemConfig, values, source="model")
+
+
+def reasoncd_config(config: TrainConfig) -> ReasonCDConfig:
+    """Return the ReasonCD preset of a run; errors as `model_config`."""
+    values = apply_mapping(to_mapping(_preset(config.preset, REASONCD_PRESETS)), config.model)
+    return from_mapping(ReasonCDConfig, values, source="model")
+
+
+def _preset(name: str, presets: Mapping[str, _Preset]) -> _Preset:
+    if name not in presets:
+        raise UsageError(f"preset '{name}' is unknown", hint=f"one of {', '.join(sorted(presets))}")
+    return presets[name]
 
 
 def _in_range(section: str, config: object, least: float, most: float | None, *names: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whatchanged.config import to_mapping
-from whatchanged.data.augment import mirror, photometric
+from whatchanged.data.augment import photometric
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.mask_sets import CoverPicture, load_dubai, load_loveda, load_mask_set
 from whatchanged.data.pictures import UNKNOWN, PictureStore, resize_classes, resize_picture
@@ -25,11 +25,11 @@ from whatchanged.models.checkpoint import save_checkpoint
 from whatchanged.models.dense import DenseChangeNet, DenseTarget, dense_loss
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.loop import Loss
+from whatchanged.train.pair_layers import LayerStore, PairLayers
 
 KINDS = {"building": 0, "cropland": 1, "object": 2}
 _SPECIALS = 4
 _COVER_REPEATS = 4  # a land-cover picture is larger than a crop: several crops an epoch
-_FINE = 512  # pictures of this side are also seen as crops at full resolution
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,7 @@ class DenseTask:
         self.vocabulary = Vocabulary.build(
             (c for s in captioned for c in s.targets), data.min_count
         )
-        self.store = PictureStore.open(self.samples, self.size, progress=True)
-        self.fine_index = {
-            index: place
-            for place, index in enumerate(i for i, s in enumerate(captioned) if _is_fine(s))
-        }
-        if self.size > _FINE:
-            self.fine_index = {}
-        fine = [self.samples[i] for i in self.fine_index]
-        self.fine = PictureStore.open(fine, _FINE, progress=True) if fine else None
+        self.store = LayerStore(self.samples, self.size)
         self.cover = _load_cover(data.landcover)
         self.validation = [s for one in sets for s in one.of_split("val")]
         if not captioned or not self.validation:
@@ -151,61 +143,30 @@ class DenseTask:
         )
 
     def _item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        told: dict[str, Any] = {"kind": 0, "words": self._no_words(), "changed": -1.0}
         if index >= len(self.samples):
-            item = self._cover_item(self.cover[(index - len(self.samples)) % len(self.cover)], rng)
-        elif index in self.fine_index and rng.random() < 0.5:
-            item = self._crop_item(index, rng)
+            place = (index - len(self.samples)) % len(self.cover)
+            layers = self._cover_layers(self.cover[place], rng)
         else:
-            item = self._whole_item(self.store, index)
-        horizontal, vertical, turn = (bool(b) for b in rng.integers(0, 2, 3))
-        for key in ("before", "after", "mask", "classes_before", "classes_after"):
-            item[key] = mirror(item[key], horizontal, vertical)
-            if turn:
-                item[key] = np.ascontiguousarray(item[key].swapaxes(-1, -2))
-        return item
+            sample = self.samples[index]
+            told["kind"] = self.kinds[index]
+            crop = self.store.crop(index, rng) if rng.random() < 0.5 else None
+            layers = crop or self.store.whole(index)
+            if crop is None and sample.captions:  # a crop need not show what they tell
+                told |= {"words": self._words(sample), "changed": float(sample.changed)}
+        return vars(layers.turned(rng)) | told
 
-    def _whole_item(self, store: PictureStore, index: int) -> dict[str, Any]:
-        sample = self.samples[index]
-        captioned = bool(sample.captions)
-        return {
-            **_layers(store, index),
-            "kind": self.kinds[index],
-            "words": self._words(sample),
-            "changed": float(sample.changed) if captioned else -1.0,
-        }
-
-    def _crop_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        assert self.fine is not None
-        side = int(rng.integers(self.size, _FINE + 1))
-        top, left = rng.integers(0, _FINE - side + 1, 2)
-        window = (Ellipsis, slice(top, top + side), slice(left, left + side))
-        layers = _layers(self.fine, self.fine_index[index])
-        item: dict[str, Any] = {}
-        for key, layer in layers.items():
-            crop = layer[window]
-            if crop.ndim == 3:
-                item[key] = resize_picture(crop.transpose(1, 2, 0).copy(), self.size).transpose(
-                    2, 0, 1
-                )
-            else:
-                step = (np.arange(self.size) + 0.5) * side / self.size
-                item[key] = crop[np.ix_(step.astype(int), step.astype(int))]
-        item |= {"kind": self.kinds[index], "words": self._no_words(), "changed": -1.0}
-        return item
-
-    def _cover_item(self, picture: CoverPicture, rng: np.random.Generator) -> dict[str, Any]:
+    def _cover_layers(self, picture: CoverPicture, rng: np.random.Generator) -> PairLayers:
         height, width = picture.classes.shape
-        item: dict[str, Any] = {}
+        layers: dict[str, NDArray[np.uint8]] = {}
         for date in ("before", "after"):
             side = int(rng.integers(min(160, height), min(height, width, 640) + 1))
             top = int(rng.integers(0, height - side + 1))
             left = int(rng.integers(0, width - side + 1))
             window = (slice(top, top + side), slice(left, left + side))
-            item[date] = resize_picture(picture.pixels[window], self.size).transpose(2, 0, 1)
-            item[f"classes_{date}"] = resize_classes(picture.classes[window], self.size)
-        item["mask"] = np.full((self.size, self.size), UNKNOWN, np.uint8)
-        item |= {"kind": 0, "words": self._no_words(), "changed": -1.0}
-        return item
+            layers[date] = resize_picture(picture.pixels[window], self.size).transpose(2, 0, 1)
+            layers[f"classes_{date}"] = resize_classes(picture.classes[window], self.size)
+        return PairLayers(mask=np.full((self.size, self.size), UNKNOWN, np.uint8), **layers)
 
     def _no_words(self) -> NDArray[np.float32]:
         return np.full(len(self.vocabulary) - _SPECIALS, -1, np.float32)
@@ -270,21 +231,6 @@ def _kind(sample: CaptionSample, masks: Mapping[str, str]) -> int:
     if sample.source in masks:
         return KINDS[masks[sample.source]]
     return KINDS["cropland" if "clcd" in sample.source else "building"]
-
-
-def _is_fine(sample: CaptionSample) -> bool:
-    return sample.source in ("clcd", "levir-half")
-
-
-def _layers(store: PictureStore, index: int) -> dict[str, NDArray[np.uint8]]:
-    unknown = np.full((store.size, store.size), UNKNOWN, np.uint8)
-    return {
-        "before": store.before[index],
-        "after": store.after[index],
-        "mask": unknown if store.mask is None else store.mask[index],
-        "classes_before": unknown if store.classes_before is None else store.classes_before[index],
-        "classes_after": unknown if store.classes_after is None else store.classes_after[index],
-    }
 
 
 def _load_cover(root: str | None) -> list[CoverPicture]:

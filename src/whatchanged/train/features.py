@@ -94,7 +94,8 @@ def _training_batches(
     for start in range(0, len(rows), _BATCH):
         chosen = rows[start : start + _BATCH]
         generator = torch.Generator().manual_seed(start)
-        yield data.pictures([i for i, _ in chosen], [v for _, v in chosen], generator)
+        shown = data.pictures([i for i, _ in chosen], [v for _, v in chosen], generator)
+        yield shown.before, shown.after
 
 
 def _validation_batches(data: CaptionData) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from whatchanged.config import to_mapping
-from whatchanged.data.tokens import Vocabulary
+from whatchanged.data.tokens import SPECIALS, Vocabulary
+from whatchanged.errors import UsageError
 from whatchanged.metrics.captions import score_breakdown
 from whatchanged.models.backbones import normalise
 from whatchanged.models.checkpoint import save_checkpoint
+from whatchanged.models.hisem.generate import UNKNOWN
 from whatchanged.models.hisem.loss import curriculum_weight, hisem_loss
 from whatchanged.models.hisem.model import HiSem
+from whatchanged.models.outputs import HiSemOutput
+from whatchanged.train.auxiliary import AuxiliaryHeads, AuxiliaryTarget
 from whatchanged.train.caption_data import CaptionData, View
 from whatchanged.train.config import TrainConfig, model_config
 from whatchanged.train.features import FeatureCache
@@ -34,6 +38,7 @@ class CaptionBatch:
         captions: Word ids from START to END, then NULL, [B, T].
         changed: Label per pair, [B] bool.
         encoded: Whether `before` and `after` are features.
+        auxiliary: What else is known; None where nothing of it is learned.
     """
 
     before: Tensor
@@ -41,6 +46,7 @@ class CaptionBatch:
     captions: Tensor
     changed: Tensor
     encoded: bool
+    auxiliary: AuxiliaryTarget | None = None
 
 
 class HiSemTask:
@@ -64,8 +70,14 @@ class HiSemTask:
         self.broken = self.data.broken
         self.hisem = HiSem(self.hisem_config, len(self.data.vocabulary))
         start_encoder(self.hisem.encoder, config)
-        self.model: nn.Module = _Trained(self.hisem)
+        heads = AuxiliaryHeads(self.hisem_config.width, len(self.data.vocabulary))
+        self.model: nn.Module = _Trained(self.hisem, heads if config.auxiliary else None)
         frozen = self.hisem_config.encoder.unfreeze_last == 0
+        if frozen and (config.auxiliary or config.data.zoom < 1):
+            raise UsageError(
+                "auxiliary and data.zoom need pictures, but a frozen encoder's features are cached",
+                hint="set model.encoder.unfreeze_last, or auxiliary=0 and data.zoom=1",
+            )
         out = Path(config.out)
         self.cache = FeatureCache(self.hisem.encoder, self.data, out) if frozen else None
 
@@ -82,7 +94,7 @@ class HiSemTask:
         optimiser = self.config.optimiser
         encoder = [p for p in self.hisem.encoder.parameters() if p.requires_grad]
         own = {id(p) for p in self.hisem.encoder.parameters()}
-        rest = [p for p in self.hisem.parameters() if id(p) not in own]
+        rest = [p for p in self.model.parameters() if id(p) not in own]
         groups = [{"params": rest, "lr": optimiser.lr}]
         if encoder:
             rate = optimiser.lr if optimiser.encoder_lr is None else optimiser.encoder_lr
@@ -103,16 +115,22 @@ class HiSemTask:
             self.data.draw_caption(index, view, rng)
             for index, view in zip(indices, views, strict=True)
         ]
+        auxiliary = None
         if self.cache is not None:
             before, after = self.cache.train(indices, views)
         else:
-            before, after = self.data.pictures(indices, views, generator)
+            shown = self.data.pictures(indices, views, generator)
+            before, after = shown.before, shown.after
+            if self.config.auxiliary:
+                words = self.data.draw_words(indices, views)
+                auxiliary = AuxiliaryTarget(words, shown.layers)
         batch = CaptionBatch(
             before=before,
             after=after,
             captions=_pad(captions),
             changed=torch.tensor([self.data.train[i].changed for i in indices]),
             encoded=self.cache is not None,
+            auxiliary=auxiliary,
         )
         return batch, views
 
@@ -129,20 +147,25 @@ class HiSemTask:
         captions = batch.captions.to(device)
         by_label = epoch < round(config.label_routing * config.epochs, 6)
         alpha = curriculum_weight(epoch + 1, config.epochs, config.warmup_epochs)
-        output = model(
+        output, told = model(
             self._prepare(batch.before, batch.encoded, device),
             self._prepare(batch.after, batch.encoded, device),
-            captions,
+            drop_words(captions, config.word_dropout),
             changed if by_label else None,
             encoded=batch.encoded,
             detach_router=alpha == 0,
+            target=None if batch.auxiliary is None else batch.auxiliary.to(device),
         )
         parts = hisem_loss(output, captions, changed, alpha, config.router_weight)
         numbers = {"caption": float(parts.caption.detach())}
         if output.router_logits is not None:
             right = (output.router_logits.argmax(1) == changed.long()).float().mean()
             numbers |= {"router": float(parts.router.detach()), "router_accuracy": float(right)}
-        return Loss(parts.total, numbers)
+        total = parts.total
+        for name, part in told.items():
+            total = total + config.auxiliary * part
+            numbers[name] = float(part.detach())
+        return Loss(total, numbers)
 
     def _prepare(self, pixels: Tensor, encoded: bool, device: torch.device) -> Tensor:
         pixels = pixels.to(device)
@@ -205,9 +228,10 @@ class HiSemTask:
 class _Trained(nn.Module):
     """HiSem with one `forward` from pictures or features, which is what DDP wraps."""
 
-    def __init__(self, hisem: HiSem) -> None:
+    def __init__(self, hisem: HiSem, heads: AuxiliaryHeads | None) -> None:
         super().__init__()
         self.hisem = hisem
+        self.heads = heads
 
     def forward(
         self,
@@ -218,10 +242,16 @@ class _Trained(nn.Module):
         *,
         encoded: bool,
         detach_router: bool,
-    ) -> Any:
+        target: AuxiliaryTarget | None,
+    ) -> tuple[HiSemOutput, dict[str, Tensor]]:
         if not encoded:
             before, after = self.hisem.encode(before, after)
-        return self.hisem(before, after, captions, changed, detach_router=detach_router)
+        output: HiSemOutput = self.hisem(
+            before, after, captions, changed, detach_router=detach_router
+        )
+        if self.heads is None or target is None:
+            return output, {}
+        return output, self.heads(output.memory.tokens, output.memory.grid, target)
 
     def train(self, mode: bool = True) -> _Trained:
         from whatchanged.models.backbones import set_training
@@ -229,6 +259,19 @@ class _Trained(nn.Module):
         super().train(mode)
         set_training(self.hisem.encoder, mode)
         return self
+
+
+def drop_words(captions: Tensor, share: float) -> Tensor:
+    """Replace words of captions [B, T] by UNKNOWN, but never START, END or NULL.
+
+    A decoder that cannot rely on the word before must look at the pictures (Bowman et al.
+    2016, word dropout).
+    """
+    if share == 0:
+        return captions
+    words = captions >= len(SPECIALS)
+    lost = torch.rand(captions.shape, device=captions.device) < share
+    return captions.masked_fill(words & lost, UNKNOWN)
 
 
 def save_hisem(

@@ -65,6 +65,14 @@ def build_task(config: TrainConfig) -> Task:
         from whatchanged.train.self_critical import SelfCriticalTask
 
         return SelfCriticalTask(config)
+    if config.task == "wish-masks":
+        from whatchanged.train.mask_task import MaskTask
+
+        return MaskTask(config)
+    if config.task == "wishes":
+        from whatchanged.train.wish_task import WishTask
+
+        return WishTask(config)
     from whatchanged.train.hisem_task import HiSemTask
 
     return HiSemTask(config)

@@ -84,6 +84,8 @@ def output(has_target: list[bool]) -> ReasonCDOutput:
         torch.tensor([0, 1, 2, 3, 0]),
         torch.randn(n, 4, 4, requires_grad=True),
         torch.tensor(has_target),
+        prompts=torch.zeros(n, 2),
+        owners=torch.tensor(has_target).nonzero().flatten(),
     )
 
 

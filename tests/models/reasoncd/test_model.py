@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from whatchanged.errors import UsageError
 from whatchanged.models.reasoncd.loss import reasoncd_loss
 from whatchanged.models.reasoncd.mask_decoder import restore_size
 from whatchanged.models.reasoncd.model import ReasonCD
-from whatchanged.models.reasoncd.outputs import EncodedPairs, WishAnswer
+from whatchanged.models.reasoncd.outputs import EncodedPairs, ReasonCDOutput, WishAnswer
 from whatchanged.models.reasoncd.prompt import IGNORED, TextSample
 from whatchanged.models.reasoncd.sequence import AFTER, BEFORE
 from whatchanged.models.reasoncd.vision import ClipSamVision, fit_square
@@ -78,7 +79,7 @@ def test_padding_is_removed_from_masks() -> None:
 
 def test_image_tokens_take_the_placeholders_places(model: ReasonCD, kit: SimpleNamespace) -> None:
     seen = model.see(*kit.pictures(2))
-    batch = model.batch([model.writer.sample(w, ANSWER) for w in ("roads", "a longer wish")])
+    batch = model.batch([[model.writer.sample(w, ANSWER)] for w in ("roads", "a longer wish")])
     embedded = model.embed(seen, batch)
     for kind, date in ((BEFORE, seen.before), (AFTER, seen.after)):
         for i in range(2):
@@ -91,7 +92,7 @@ def test_output_and_gradients(each_model: ReasonCD, kit: SimpleNamespace) -> Non
     model = each_model
     model.zero_grad()
     samples = [model.writer.sample("houses", ANSWER), model.writer.sample("a lake", "No lake.")]
-    out = model(model.see(*kit.pictures(2)), model.batch(samples))
+    out = model(model.see(*kit.pictures(2)), model.batch([[s] for s in samples]))
     n = sum(label != IGNORED for s in samples for label in s.labels)
     assert out.text_logits.shape == (n, model.language.n_words) and out.text_labels.shape == (n,)
     assert out.mask_logits.shape == (1, 64, 64) and out.has_target.tolist() == [True, False]
@@ -120,7 +121,7 @@ def test_a_step_leaves_frozen_rows_alone(kit: SimpleNamespace) -> None:
     rows = model.language.rows.clone()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
-    batch = model.batch([model.writer.sample("houses", ANSWER)] * 2)
+    batch = model.batch([[model.writer.sample("houses", ANSWER)]] * 2)
     out = model(model.see(*kit.pictures(2)), batch)
     reasoncd_loss(out, torch.ones(2, 64, 64), model.writer.ids.target).total.backward()
     optimiser.step()
@@ -136,19 +137,61 @@ def test_samples_of_a_batch_are_alone(model: ReasonCD, kit: SimpleNamespace) -> 
     seen = model.see(*kit.pictures(2))
     samples = [model.writer.sample(w, ANSWER) for w in ("roads", "a much longer wish than that")]
     with torch.no_grad():
-        both = model(seen, model.batch(samples))
+        both = model(seen, model.batch([[s] for s in samples]))
         for i in range(2):
-            one = model(seen.take(slice(i, i + 1)), model.batch(samples[i : i + 1]))
+            one = model(seen.take(slice(i, i + 1)), model.batch([samples[i : i + 1]]))
             torch.testing.assert_close(
                 one.mask_logits[0], both.mask_logits[i], rtol=1e-4, atol=1e-5
             )
 
 
+@pytest.mark.parametrize("state", ["own", "predicting"])
+def test_wishes_of_one_row_are_as_if_asked_alone(state: str, kit: SimpleNamespace) -> None:
+    """Sharing the prompt saves time and changes nothing: not the words, masks or gradients."""
+    model = kit.make(replace(kit.tiny, state=state))
+    asked = [
+        [("roads", ANSWER), ("a much longer wish than that", "No."), ("x", "<CHG> and <CHG>.")],
+        [("houses", "It's <CHG>.")],
+    ]
+    groups = [[model.writer.sample(w, a) for w, a in pair] for pair in asked]
+    seen = model.see(*kit.pictures(2))
+    truth = torch.randint(0, 2, (4, 64, 64))
+
+    def run(rows: list[int], samples: list[list[TextSample]]) -> tuple[ReasonCDOutput, Any]:
+        model.zero_grad()
+        out = model(seen.take(torch.tensor(rows)), model.batch(samples))
+        reasoncd_loss(out, truth, model.writer.ids.target).total.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return out, grads
+
+    together, shared = run([0, 1], groups)
+    alone, single = run([0, 0, 0, 1], [[s] for group in groups for s in group])
+    assert together.has_target.tolist() == alone.has_target.tolist() == [True, False, True, True]
+    assert together.owners.tolist() == [0, 2, 2, 3]
+    assert torch.equal(together.text_labels, alone.text_labels)
+    for name in ("text_logits", "mask_logits", "prompts"):
+        torch.testing.assert_close(
+            getattr(together, name), getattr(alone, name), rtol=1e-3, atol=1e-4
+        )
+    for name, grad in single.items():
+        if not name.startswith(("fusion", "vision")):  # BatchNorm sees other pairs
+            torch.testing.assert_close(shared[name], grad, rtol=1e-2, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_prompts_alone_cost_no_mask(model: ReasonCD, kit: SimpleNamespace) -> None:
+    seen = model.see(*kit.pictures())
+    batch = model.batch([[model.writer.sample("roads", ANSWER)]])
+    whole, prompts = model(seen, batch), model(seen, batch, decode=False)
+    torch.testing.assert_close(whole.prompts, prompts.prompts)
+    assert prompts.mask_logits.shape == (0, 64, 64) and prompts.has_target.tolist() == [True]
+
+
 @torch.no_grad()
 def test_several_tokens_are_united(model: ReasonCD, kit: SimpleNamespace) -> None:
     seen = model.see(*kit.pictures())
-    two = model(seen, model.batch([model.writer.sample("x", "It's <CHG> and <CHG>.")]))
-    first = model(seen, model.batch([model.writer.sample("x", "It's <CHG>")]))
+    two = model(seen, model.batch([[model.writer.sample("x", "It's <CHG> and <CHG>.")]]))
+    first = model(seen, model.batch([[model.writer.sample("x", "It's <CHG>")]]))
     assert two.mask_logits.shape == (1, 64, 64)
     assert bool((two.mask_logits >= first.mask_logits - 1e-4).all())
 
@@ -163,7 +206,7 @@ def test_every_switch_changes_the_mask(switch: str, kit: SimpleNamespace) -> Non
         dates = kit.pictures()
         seen = model.see(dates[1], dates[0]) if swap else model.see(dates[0], dates[1])
         out: torch.Tensor = model(
-            seen, model.batch([model.writer.sample(wish, ANSWER)])
+            seen, model.batch([[model.writer.sample(wish, ANSWER)]])
         ).mask_logits
         return out
 
@@ -228,7 +271,7 @@ def test_answers_point_as_in_training(
     seen = model.see(*kit.pictures())
     with torch.no_grad():
         forced = [
-            model(seen, model.batch([model.writer.sample(w, a)])).mask_logits[0].sigmoid()
+            model(seen, model.batch([[model.writer.sample(w, a)]])).mask_logits[0].sigmoid()
             for w, a in zip(wishes, answers, strict=True)
         ]
     script(model, monkeypatch, answers)
@@ -259,7 +302,7 @@ def test_force_target(state: str, kit: SimpleNamespace, monkeypatch: pytest.Monk
     answers = ["no", "<CHG> no"]
     with torch.no_grad():
         sample = model.writer.sample("houses", "no <CHG>")
-        expected = model(model.see(*kit.pictures()), model.batch([sample])).mask_logits[0]
+        expected = model(model.see(*kit.pictures()), model.batch([[sample]])).mask_logits[0]
     script(model, monkeypatch, answers)
     lacking, has = ask(model, kit, ["houses", "roads by the sea"], force=True)
     assert lacking.forced and not lacking.found and lacking.answer == "no <CHG>"
@@ -327,4 +370,4 @@ def test_wrong_questions(model: ReasonCD, kit: SimpleNamespace) -> None:
 def test_a_sequence_that_is_too_long(kit: SimpleNamespace) -> None:
     model = kit.make(replace(kit.tiny, prompt=replace(kit.prompt, max_length=40)))
     with pytest.raises(UsageError, match="the limit is 40"):
-        model.batch([TextSample(model.writer.prefix, model.writer.prefix)] )  # fmt: skip
+        model.batch([[TextSample(model.writer.prefix, model.writer.prefix)]])

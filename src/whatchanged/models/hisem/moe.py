@@ -55,7 +55,7 @@ class TokenRouter(nn.Module):
         # Full precision: in bfloat16 near-equal scores would flip the choice of experts.
         with torch.autocast(tokens.device.type, enabled=False):
             scores = self.score(tokens.to(self.score.weight.dtype)).sigmoid()  # Eq. 13, [N, E]
-        grouped = scores.detach().view(len(tokens), config.groups, -1)  # [N, groups, E / groups]
+        grouped = scores.detach().unflatten(1, (config.groups, -1))  # [N, groups, E / groups]
         group_scores = grouped.amax(dim=2)  # Eq. 14
         kept = group_scores.topk(config.top_groups, dim=1).indices  # Eq. 15, [N, k_g]
         closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, kept, False)

@@ -108,7 +108,7 @@ class LanguageModel(nn.Module):
         """Return the logit of every next token, [..., V] float32, from states [..., D]."""
         head = self.base.get_output_embeddings().weight
         known = F.linear(states.to(head.dtype), head).float()
-        new = states @ (self.rows if self.said_rows is None else self.said_rows).T
+        new = (states @ (self.rows if self.said_rows is None else self.said_rows).T).float()
         # Ids between the base's table and the new tokens, if any, are never said.
         room = known.new_full((*states.shape[:-1], self.n_words - known.shape[-1]), -torch.inf)
         return torch.cat([known, room], dim=-1).index_copy(-1, self.new_ids, new)
@@ -144,7 +144,9 @@ def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
         CheckpointError: It cannot be read or is not the base of this preset.
     """
     from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would draw where there is no terminal
     path = Path(source)
     place = convert_gguf(path) if path.suffix == ".gguf" else source
     try:

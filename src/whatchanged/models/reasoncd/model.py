@@ -32,7 +32,6 @@ from whatchanged.models.reasoncd.sequence import (
     BEFORE,
     TextBatch,
     collate,
-    expand,
     target_places,
 )
 from whatchanged.models.reasoncd.vision import PairFeatures, build_vision, see_pair
@@ -65,56 +64,67 @@ class ReasonCD(nn.Module):
         """Run the image encoders on pictures [B, 3, H, W] in [0, 255]: what a cache may hold."""
         return see_pair(self.vision, before, after)
 
-    def batch(self, samples: Sequence[TextSample]) -> TextBatch:
-        """Expand and pad training sequences of `writer.sample`."""
+    def batch(self, groups: Sequence[Sequence[TextSample]]) -> TextBatch:
+        """Expand and pad training sequences of `writer.sample`, grouped by the pair they ask."""
         limit = self.config.prompt.max_length
-        return collate(samples, self.vision.n_tokens, self.writer.ids, limit)
+        return collate(groups, self.vision.n_tokens, self.writer.ids, limit)
 
     def embed(self, features: PairFeatures, text: TextBatch) -> Tensor:
         """Put both dates' image tokens in the places of the placeholders (III-E), [B, L, D]."""
         embedded = self.language.embed(text.ids)
         for kind, seen in ((BEFORE, features.before), (AFTER, features.after)):
-            tokens = self.project(seen.tokens)  # [B, N, D]
+            tokens = self.project(seen.tokens).to(embedded.dtype)  # [B, N, D]
             embedded = embedded.masked_scatter((text.kind == kind).unsqueeze(-1), tokens)
         return embedded
 
-    def forward(self, features: PairFeatures, text: TextBatch) -> ReasonCDOutput:
+    def forward(
+        self, features: PairFeatures, text: TextBatch, *, decode: bool = True
+    ) -> ReasonCDOutput:
         """Run one teacher-forced pass.
 
         Args:
-            features: Of `see`, or a cache of it; one pair a sample.
+            features: Of `see`, or a cache of it; one pair a row of `text`.
             text: Of `batch`.
+            decode: Whether masks are wanted, or the prompts of the mask decoder alone.
         """
-        states = self.language.states(self.embed(features, text), text.attention)  # [B, L, D]
+        embedded = self.embed(features, text)
+        states = self.language.states(embedded, text.attention(), text.positions)  # [B, L, D]
         learned = text.labels[:, 1:] != IGNORED  # place p predicts the token at p + 1
         target = self.writer.ids.target
         rows, places = target_places(text, target, self.config.state)
-        fused = self.fusion(features.before, features.after)
-        each = self.masks(fused[rows], states[rows, places], features)  # [n, H, W]
-        has_target = (text.labels == target).any(dim=1)
-        united = [each[rows == i].amax(dim=0) for i in has_target.nonzero().flatten().tolist()]
+        prompts = self.state_prompt(states[rows, places])  # [t, C]
+        owners = _owners(text, rows, places)
+        n_samples = len(text.samples()[0])
+        has_target = torch.zeros(n_samples, dtype=torch.bool, device=owners.device)
+        has_target[owners] = True
+        united = prompts.new_zeros(0, *features.size)
+        if decode:
+            fused = self.fusion(features.before, features.after)
+            each = self.masks(fused[rows], prompts, features)  # [t, H, W]
+            masks = [each[owners == i].amax(dim=0) for i in owners.unique().tolist()]
+            united = torch.stack(masks) if masks else each
         return ReasonCDOutput(
             text_logits=self.language.logits(states[:, :-1][learned]),
             text_labels=text.labels[:, 1:][learned],
-            mask_logits=torch.stack(united) if united else each,
+            mask_logits=united,
             has_target=has_target,
+            prompts=prompts,
+            owners=owners,
         )
 
-    def masks(self, fused: Tensor, states: Tensor, features: PairFeatures) -> Tensor:
-        """Decode states [n, D] on maps [n, C, h, w] to logits at the pictures' size, [n, H, W]."""
-        if len(states) == 0:
-            return states.new_zeros(0, *features.size)
-        logits = self.decoder(fused, self.state_prompt(states))
+    def masks(self, fused: Tensor, prompts: Tensor, features: PairFeatures) -> Tensor:
+        """Decode prompts [n, C] on maps [n, C, h, w] to logits at the pictures' size, [n, H, W]."""
+        if len(prompts) == 0:
+            return prompts.new_zeros(0, *features.size)
+        logits = self.decoder(fused, prompts)
         return restore_size(logits, features.square, features.valid, features.size)
 
     @torch.no_grad()
     def encode(self, features: PairFeatures) -> EncodedPairs:
         """Do all that does not depend on a wish; call in evaluation mode."""
         prefix = self.writer.prefix
-        one = expand(TextSample(prefix, (IGNORED,) * len(prefix)), self.vision.n_tokens,
-                     self.writer.ids)  # fmt: skip
-        n = features.before.tokens.shape[0]
-        text = TextBatch(one.ids.expand(n, -1), one.labels, one.attention, one.kind.expand(n, -1))
+        one = [TextSample(prefix, (IGNORED,) * len(prefix))]
+        text = self.batch([one] * features.before.tokens.shape[0])
         embedded = self.embed(features, text.to(self.project.weight.device))
         fused = self.fusion(features.before, features.after)
         return EncodedPairs(features, fused, remember(self.language, embedded))
@@ -161,7 +171,7 @@ class ReasonCD(nn.Module):
         )
         owners = [row for row, said in zip(rows, answers, strict=True) for _ in said.states]
         states = torch.cat([said.states for said in answers])
-        logits = self.masks(pairs.fused[owners], states, pairs.features)
+        logits = self.masks(pairs.fused[owners], self.state_prompt(states), pairs.features)
         each = cast(Any, logits).split([len(said.states) for said in answers])
         return [
             self._result(clean_wish(wish, prompt.max_wish_characters), said, masks)
@@ -190,3 +200,11 @@ class ReasonCD(nn.Module):
     def merge(self) -> None:
         """Merge the adapters into the language model, for faster answers."""
         self.language.merge()
+
+
+def _owners(text: TextBatch, rows: Tensor, places: Tensor) -> Tensor:
+    """Return which sample of the batch each place belongs to, [t], samples counted row by row."""
+    counts = text.segment.amax(dim=1)
+    before = counts.cumsum(0) - counts
+    owners: Tensor = before[rows] + text.segment[rows, places] - 1
+    return owners

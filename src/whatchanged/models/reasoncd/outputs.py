@@ -13,20 +13,25 @@ from whatchanged.models.reasoncd.vision import PairFeatures
 
 @dataclass(frozen=True)
 class ReasonCDOutput:
-    """One teacher-forced pass over B samples.
+    """One teacher-forced pass over samples about B pairs.
 
     Attributes:
         text_logits: Of every token that is learned, [n, V].
         text_labels: What they should be, [n].
         mask_logits: At the pictures' size, [m, H, W], for the samples with a target token;
-            several tokens of one sample are united by their maximum.
-        has_target: Which samples these are, [B] bool.
+            several tokens of one sample are united by their maximum. Empty if no masks were
+            wanted.
+        has_target: Which samples these are, [n] bool, samples counted pair by pair.
+        prompts: Prompt of the mask decoder of every target token, [t, C].
+        owners: Sample of every target token, [t].
     """
 
     text_logits: Tensor
     text_labels: Tensor
     mask_logits: Tensor
     has_target: Tensor
+    prompts: Tensor
+    owners: Tensor
 
 
 @dataclass(frozen=True)

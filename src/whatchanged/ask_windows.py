@@ -1,0 +1,145 @@
+"""Which windows of a large pair a model sees one by one, and how their masks become one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatchanged.prepare import COARSEST_GSD, FINEST_GSD
+
+GSD = 1.0
+"""Metres a pixel at which a model that finds houses should see them; finer ones are reduced."""
+REDUCED = 2
+"""How much pictures of unknown ground sampling distance are reduced, as in training."""
+STRETCH = 1.5
+"""A window may cover this much more than its due, rather than being cut into more."""
+OVERLAP = 0.25
+"""Share of a window that its neighbour sees too."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Windows of one size that cover a picture.
+
+    Attributes:
+        height: Of every window, pixels of the picture.
+        width: Likewise.
+        corners: First row and column of each, row by row.
+        source: Rows and columns of the picture.
+        gsd_m: Metres per pixel at which the model sees a window; None where unknown.
+        note: What a user should know of it; empty where nothing is lost.
+    """
+
+    height: int
+    width: int
+    corners: tuple[tuple[int, int], ...]
+    source: tuple[int, int]
+    gsd_m: float | None
+    note: str
+
+    def describe(self) -> str:
+        """One line for people: the picture's size and how the model sees it."""
+        rows, columns = self.source
+        n = len(self.corners)
+        how = "whole" if n == 1 else f"in {n} windows of {self.width} x {self.height}"
+        ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
+        return f"{columns} x {rows} pixels, seen {how}{ground}"
+
+    def cut(self, picture: NDArray[np.uint8], corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return one window of a picture [H, W, ...] that begins with rows and columns."""
+        top, left = corner
+        return picture[top : top + self.height, left : left + self.width]
+
+
+def plan_windows(height: int, width: int, gsd_m: float | None, side: int) -> WindowPlan:
+    """Choose the fewest windows in which small houses stay visible.
+
+    A model sees a square of `side` pixels; a larger window is reduced to it. Its due is the
+    ground that the square covers at 1 m a pixel, or at the picture's own resolution where that
+    is coarser; where the resolution is unknown, twice as many pixels as the square has. A
+    picture of up to 1.5 times that is seen whole, a larger one in overlapping windows.
+
+    Args:
+        height: Of the picture, pixels.
+        width: Of the picture, pixels.
+        gsd_m: Metres per pixel; None where unknown.
+        side: Of the square the model sees, pixels.
+    """
+    due = side * (REDUCED if gsd_m is None else max(1.0, GSD / gsd_m))
+    longest = max(height, width)
+    n = 1
+    while _side_of(longest, n) > STRETCH * due:
+        n += 1
+    size = math.ceil(_side_of(longest, n))
+    rows, columns = min(size, height), min(size, width)
+    corners = [(top, left) for top in _starts(height, rows) for left in _starts(width, columns)]
+    seen = None if gsd_m is None else gsd_m * max(rows, columns) / side
+    note = "" if gsd_m is None or seen is None else _note(seen, gsd_m)
+    return WindowPlan(rows, columns, tuple(corners), (height, width), seen, note)
+
+
+def _side_of(length: int, n: int) -> float:
+    """Side of `n` windows that cover a length, each overlapping the next."""
+    return length / (n - (n - 1) * OVERLAP)
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """First pixels of the fewest windows along one axis that overlap enough, evenly spread."""
+    n = max(1, math.ceil((length - OVERLAP * size) / (size - OVERLAP * size)))
+    # Rounding a side up leaves room for one pixel less: never one window more for it.
+    if n > 1 and _side_of(length, n - 1) <= size:
+        n -= 1
+    return [int(start) for start in np.linspace(0, length - size, n).round()]
+
+
+def _note(seen: float, gsd_m: float) -> str:
+    """Say what the resolution costs; enlarging a coarse picture makes nothing visible."""
+    trained = f"the {FINEST_GSD} m to {COARSEST_GSD} m the model was trained on"
+    coarse = max(seen, gsd_m)
+    if coarse > COARSEST_GSD * 1.25:
+        return (
+            f"the pair is seen at {coarse:.2g} m a pixel, coarser than {trained}: changes "
+            f"smaller than about {4 * coarse:.0f} m are missed"
+        )
+    if seen < FINEST_GSD / 2.5:
+        return (
+            f"the pair covers little ground: it is seen at {seen:.2g} m a pixel, finer than "
+            f"{trained}"
+        )
+    return ""
+
+
+class Blend:
+    """Probability maps of windows, joined smoothly where they overlap.
+
+    In an overlap every window counts the less the nearer its edge is, so that no seam shows.
+
+    Args:
+        plan: The windows.
+    """
+
+    def __init__(self, plan: WindowPlan) -> None:
+        self.plan = plan
+        self._sum = np.zeros(plan.source, np.float32)
+        self._weight = np.zeros(plan.source, np.float32)
+        self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width))
+
+    def add(self, corner: tuple[int, int], probability: NDArray[np.float32]) -> None:
+        """Take the map [h, w] of the window at a corner."""
+        self.plan.cut(self._sum, corner)[...] += probability * self._of_window
+        self.plan.cut(self._weight, corner)[...] += self._of_window
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the joined map [H, W]; 0 where no window was added."""
+        joined: NDArray[np.float32] = self._sum / np.maximum(self._weight, 1e-12)
+        return np.clip(joined, 0.0, 1.0)
+
+
+def _ramp(size: int) -> NDArray[np.float32]:
+    """Weights along one axis: from near 0 at both edges to 1 where the overlap ends."""
+    reach = max(1.0, OVERLAP * size)
+    distance = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
+    return (np.sin(np.pi / 2 * np.clip(distance / reach, 0, 1)) ** 2).astype(np.float32)

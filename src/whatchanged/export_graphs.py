@@ -1,0 +1,317 @@
+"""HiSem as three graphs without data-dependent control flow, each one ONNX file.
+
+The graphs run the model's own modules. Two of them choose what to compute by looking at
+values, which no graph can do, and are replaced in a copy of the model: `DenseHASD` runs both
+paths and selects, `DenseExperts` runs all experts and weighs them by the route. Both return
+what the routed modules return. A third, `SmoothPositions`, resamples position embeddings at
+any grid, the trained one included, where it returns them as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from whatchanged.models.backbones import Encoder, normalise
+from whatchanged.models.hisem.decoder import CaptionDecoder, KeysValues
+from whatchanged.models.hisem.generate import NULL, START, UNKNOWN
+from whatchanged.models.hisem.hasd import HASD, ExpertBody, HASDOutput, PathOutput, choose_path
+from whatchanged.models.hisem.model import GridPositions, HiSem
+from whatchanged.models.hisem.moe import MixtureOfExperts, TokenRoute
+from whatchanged.models.outputs import CHANGED, UNCHANGED
+
+M = TypeVar("M", bound=nn.Module)
+
+GRAPHS = ENCODER, MEMORY, STEP = "encoder.onnx", "memory.onnx", "decoder_step.onnx"
+OPSET = 18  # read by every onnxruntime since 1.14
+
+
+class EncoderGraph(nn.Module):
+    """Normalisation and encoder: RGB pictures [B, 3, H, W] uint8 to maps [B, C, h, w]."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Encode pictures of either date."""
+        maps: Tensor = self.encoder(normalise(pictures, self.encoder.config))
+        return maps
+
+
+class MemoryGraph(nn.Module):
+    """Positions, BDAM and HASD, and the keys and values the decoder reads the memory by.
+
+    Args:
+        hisem: Model in evaluation mode; it is copied, not changed.
+    """
+
+    def __init__(self, hisem: HiSem) -> None:
+        super().__init__()
+        self.hisem = _with_parts(
+            hisem, positions=SmoothPositions(hisem.positions), hasd=DenseHASD(hisem.hasd)
+        )
+
+    def forward(self, before_map: Tensor, after_map: Tensor) -> dict[str, Tensor]:
+        """Return `memory_outputs` of two maps [B, C, h, w]."""
+        return memory_outputs(self.hisem, before_map, after_map)
+
+
+def memory_outputs(hisem: HiSem, before_map: Tensor, after_map: Tensor) -> dict[str, Tensor]:
+    """Return what a model makes of two maps [B, C, h, w], by name.
+
+    `tokens` [B, L, D], `router_logits` [B, 2], `path` [B], `difference_map` [B, h, w] and
+    `experts` [B, L, k] as in `HiSemMemory`; those that are None are left out. `memory_keys` and
+    `memory_values` [N, B, heads, L, D / heads] are what the N layers of the decoder read.
+    """
+    memory = hisem.memory(before_map, after_map)
+    known = hisem.decoder.remember(memory.tokens)
+    outputs = {
+        "tokens": memory.tokens,
+        "router_logits": memory.router_logits,
+        "path": memory.path,
+        "difference_map": memory.difference_map,
+        "experts": memory.experts,
+        "memory_keys": torch.stack([kept.keys for kept in known]),
+        "memory_values": torch.stack([kept.values for kept in known]),
+    }
+    return {name: value for name, value in outputs.items() if value is not None}
+
+
+class DecoderStepGraph(nn.Module):
+    """One word of each caption to the log probabilities of the next, with kept keys and values."""
+
+    never_said: Tensor
+
+    def __init__(self, decoder: CaptionDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        never = torch.zeros(decoder.head.out_features, dtype=torch.bool)
+        never[[NULL, UNKNOWN, START]] = True
+        self.register_buffer("never_said", never, persistent=False)
+
+    def forward(
+        self,
+        words: Tensor,
+        memory_keys: Tensor,
+        memory_values: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Say what may follow word t.
+
+        Args:
+            words: Word t of each caption, [B]; word 0 is START.
+            memory_keys: From the memory graph, [N, B, heads, L, D / heads], N layers.
+            memory_values: Likewise.
+            past_keys: Of the t words before, [N, B, heads, t, D / heads].
+            past_values: Likewise.
+
+        Returns:
+            Log probabilities [B, V], -inf for what is no word of a caption; keys and values
+            of t + 1 words, the next step's past.
+        """
+        t = past_keys.shape[3]
+        kept = zip(memory_keys.unbind(0), memory_values.unbind(0), strict=True)
+        known = [KeysValues(keys, values) for keys, values in kept]
+        past = [
+            KeysValues(F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1)))
+            for keys, values in zip(past_keys.unbind(0), past_values.unbind(0), strict=True)
+        ]
+        logits = self.decoder.step(words.unsqueeze(1), t, known, past).squeeze(1)  # [B, V]
+        scores = logits.log_softmax(dim=1).masked_fill(self.never_said, -torch.inf)
+        all_keys = torch.stack([layer.keys for layer in past])
+        return scores, all_keys, torch.stack([layer.values for layer in past])
+
+
+class SmoothPositions(nn.Module):
+    """`GridPositions` without its shortcut for the trained grid, which a graph cannot take."""
+
+    def __init__(self, positions: GridPositions) -> None:
+        super().__init__()
+        self.rows, self.columns = positions.rows, positions.columns
+
+    def forward(self, grid: tuple[int, int]) -> Tensor:
+        """Return the positions of a grid (h, w), [h w, D]."""
+        h, w = grid
+        rows = _stretch(self.rows, h).unsqueeze(1).expand(h, w, -1)
+        columns = _stretch(self.columns, w).unsqueeze(0).expand(h, w, -1)
+        return torch.cat([rows, columns], dim=2).flatten(0, 1)
+
+
+def _stretch(table: Tensor, length: int) -> Tensor:
+    return F.interpolate(table.T.unsqueeze(0), size=length, mode="linear")[0].T
+
+
+class DenseHASD(nn.Module):
+    """`HASD` that runs every path on every pair and selects; costs the sum of the paths."""
+
+    def __init__(self, hasd: HASD) -> None:
+        super().__init__()
+        self.router = hasd.router
+        self.paths = nn.ModuleList(_without_dispatch(path) for path in hasd.paths)
+
+    def forward(
+        self,
+        before: Tensor,
+        after: Tensor,
+        grid: tuple[int, int],
+        changed: Tensor | None = None,
+        *,
+        detach_router: bool = False,
+    ) -> HASDOutput:
+        """Disentangle a batch as `HASD` does in evaluation mode, routed by prediction."""
+        parts: list[PathOutput] = [path(before, after, grid) for path in self.paths]
+        balance = before.new_zeros(())
+        if self.router is None:
+            path = torch.full((before.shape[0],), CHANGED, device=before.device)
+            return HASDOutput(parts[0].tokens, None, path, parts[0].experts, balance)
+        logits = self.router(before, after)
+        path = choose_path(logits)
+        took = (path == CHANGED)[:, None, None]  # [B, 1, 1]
+        tokens = torch.where(took, parts[CHANGED].tokens, parts[UNCHANGED].tokens)
+        return HASDOutput(tokens, logits, path, _select_experts(took, parts), balance)
+
+
+def _select_experts(took: Tensor, parts: list[PathOutput]) -> Tensor | None:
+    """Take each pair's experts from its path; -1 where that path has none."""
+    known = [part.experts for part in parts if part.experts is not None]
+    if not known:
+        return None
+    none = torch.full_like(known[0], -1)
+    changed, unchanged = (
+        none if parts[index].experts is None else parts[index].experts
+        for index in (CHANGED, UNCHANGED)
+    )
+    return torch.where(took, cast(Tensor, changed), cast(Tensor, unchanged))
+
+
+def _without_dispatch(path: nn.Module) -> nn.Module:
+    """Return a path with its mixture of experts, if any, replaced by the dense one."""
+    if not isinstance(path.body, ExpertBody):
+        return path
+    body = _with_parts(path.body, moe=DenseExperts(path.body.moe))
+    body.balanced = False  # a loss of training
+    return _with_parts(path, body=body)
+
+
+def _with_parts(module: M, **parts: nn.Module) -> M:
+    """Copy a module with some of its parts replaced; all else is shared with the original."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, **parts}
+    return twin
+
+
+class DenseExperts(nn.Module):
+    """`MixtureOfExperts` that runs every expert on every token; unchosen ones weigh 0."""
+
+    def __init__(self, moe: MixtureOfExperts) -> None:
+        super().__init__()
+        self.router, self.experts, self.shared = moe.router, moe.experts, moe.shared
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, TokenRoute]:
+        """Map tokens [N, D] to the sum of Eq. 17, [N, D], and tell their route."""
+        route: TokenRoute = self.router(tokens)
+        mixed = torch.zeros_like(tokens)
+        for index, expert in enumerate(self.experts):
+            weight = route.weights.masked_fill(route.experts != index, 0.0)  # [N, k]
+            mixed = mixed + weight.sum(dim=1, keepdim=True) * expert(tokens)
+        if self.shared is not None:
+            mixed = mixed + self.shared(tokens)
+        return mixed, route
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module with what it is traced on.
+
+    Attributes:
+        module: In evaluation mode.
+        inputs: Name to example, in the order of `forward`.
+        axes: Input name to its axes of any length: index to letter.
+        outputs: Names, in the order `forward` returns them.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...]
+
+
+def make_graphs(hisem: HiSem) -> dict[str, Graph]:
+    """Return the graphs of a model in evaluation mode by file name.
+
+    The examples have lengths of 2 and more that differ from each other: a length of 1, or two
+    equal ones, would be taken for a law.
+    """
+    encoder = EncoderGraph(hisem.encoder)
+    pictures = torch.arange(2 * 3 * 64 * 96).remainder(256).to(torch.uint8).view(2, 3, 64, 96)
+    memory = MemoryGraph(hisem)
+    with torch.no_grad():
+        maps = encoder(pictures)
+        seen = memory(maps, maps.flip(0))
+    words = torch.tensor([START, START])
+    keys, values = seen["memory_keys"], seen["memory_values"]
+    past = torch.zeros_like(keys[:, :, :, :3])
+    kept, said = {1: "B", 3: "L"}, {1: "B", 3: "t"}
+    return {
+        ENCODER: Graph(
+            encoder, {"pictures": pictures}, {"pictures": {0: "B", 2: "H", 3: "W"}}, ("map",)
+        ),
+        MEMORY: Graph(
+            memory,
+            {"before_map": maps, "after_map": maps.flip(0)},
+            {name: {0: "B", 2: "h", 3: "w"} for name in ("before_map", "after_map")},
+            tuple(seen),
+        ),
+        STEP: Graph(
+            DecoderStepGraph(hisem.decoder),
+            {
+                "words": words,
+                "memory_keys": keys,
+                "memory_values": values,
+                "past_keys": past,
+                "past_values": past.clone(),
+            },
+            {
+                "words": {0: "B"},
+                **dict.fromkeys(("memory_keys", "memory_values"), kept),
+                **dict.fromkeys(("past_keys", "past_values"), said),
+            },
+            ("log_probabilities", "keys", "values"),
+        ),
+    }
+
+
+def write_graph(graph: Graph, path: Path, properties: Mapping[str, str]) -> None:
+    """Write one ONNX file with everything in it.
+
+    Args:
+        graph: What to write.
+        path: The file.
+        properties: Stored in the file as its metadata.
+    """
+    inputs = {name: value.clone() for name, value in graph.inputs.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program: Any = torch.onnx.export(
+            graph.module,
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes={name: dict(axes) for name, axes in graph.axes.items()},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    program.model.metadata_props.update(properties)
+    program.save(path)

@@ -1,0 +1,243 @@
+"""Pairs to ask wishes about: annotated ones, mask sets, composites and generated scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatchanged.answers import CLASS_WORDS, Understood
+from whatchanged.console import track
+from whatchanged.data.composites import draw_composite, load_covers
+from whatchanged.data.levir_cc import load_levir_cc
+from whatchanged.data.mask_sets import CoverPicture, load_mask_set
+from whatchanged.data.pictures import UNKNOWN
+from whatchanged.data.samples import CaptionSample
+from whatchanged.data.synthetic import draw_scene
+from whatchanged.data.transitions import presence, wish_mask
+from whatchanged.data.wishes import load_families
+from whatchanged.errors import DatasetError, UsageError
+from whatchanged.train.config import DataConfig
+from whatchanged.train.pair_layers import LayerStore, PairLayers
+
+Array = NDArray[np.uint8]
+
+ANY = Understood(("any",), "either")
+BUILDINGS = Understood(("building",), "either")
+_CROPPED = 0.5  # share of the visits at which a large pair is seen in part
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What decides whether a pair meets a wish, beside its layers.
+
+    Attributes:
+        name: For messages.
+        changed: Label; None if the pair has none.
+        captions: Tokenised captions; none for a crop, which need not show what they tell.
+        complete: The land cover knows every change.
+        only: The wishes a mask answers that marks one kind of change; None for all.
+    """
+
+    name: str
+    changed: bool | None = None
+    captions: tuple[tuple[str, ...], ...] = ()
+    complete: bool = False
+    only: tuple[Understood, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DrawnWish:
+    """A wish about a pair.
+
+    Attributes:
+        understood: The wish in fields.
+        mask: Where it is met, [S, S] uint8: 0, 1, 255 unknown.
+        met: Whether the pair meets it.
+    """
+
+    understood: Understood
+    mask: Array
+    met: bool
+
+
+def meanings() -> tuple[Understood, ...]:
+    """Return what the wishes of the bank mean, each once, in a fixed order."""
+    found = {family.understood for family in load_families() if family.understood is not None}
+    return tuple(sorted(found, key=lambda u: (u.classes, u.direction, u.former)))
+
+
+def single_classes() -> tuple[Understood, ...]:
+    """Return every class with every direction, "any" apart: what results are told for."""
+    names = [name for name in CLASS_WORDS if name != "any"]
+    return tuple(
+        Understood((name,), direction)
+        for name in names
+        for direction in ("appeared", "disappeared", "either")
+    )
+
+
+class ValidationPairs:
+    """The validation pairs of captioned sets and what is known of wishes about them.
+
+    Args:
+        config: Where the pairs come from.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        if not config.captions:
+            raise UsageError("data.captions is empty", hint="name a folder in LEVIR-CC's layout")
+        sets = [load_levir_cc(Path(r), skip_broken=config.skip_broken) for r in config.captions]
+        self.config = config
+        self.broken = tuple(line for one in sets for line in one.broken)
+        self.annotated = tuple(s for one in sets for s in one.of_split("train"))
+        self.validation = tuple(s for one in sets for s in one.of_split("val"))
+        for split, found in (("train", self.annotated), ("val", self.validation)):
+            if not found:
+                raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
+        self.validation_store = LayerStore(self.validation, config.size)
+
+    def met_or_not(
+        self, layers: PairLayers, facts: PairFacts, asked: Sequence[Understood]
+    ) -> Iterator[DrawnWish]:
+        """Yield those of the wishes, "any" apart, whose answer about a pair is known."""
+        before, after = layers.classes_before, layers.classes_after
+        # The same three values stand in thousands of pixels: each combination is asked once.
+        code = (before.astype(np.int32) << 16) | (after.astype(np.int32) << 8) | layers.mask
+        values, place = np.unique(code, return_inverse=True)
+        kinds = [((values >> shift) & 255).astype(np.uint8)[None] for shift in (16, 8, 0)]
+        for understood in asked:
+            if understood == ANY:
+                continue
+            if facts.only is not None:
+                if understood in facts.only:
+                    yield DrawnWish(understood, layers.mask, bool((layers.mask == 1).any()))
+                continue
+            mask = wish_mask(understood, *kinds)[0][place].reshape(before.shape)
+            told = presence(
+                understood,
+                mask,
+                changed=facts.changed,
+                captions=facts.captions,
+                complete=facts.complete,
+            )
+            if told != "unknown":
+                yield DrawnWish(understood, mask, told == "present")
+
+
+class WishPairs(ValidationPairs):
+    """The pairs of a run and the wishes that can be asked about each.
+
+    An epoch visits every annotated pair and mask pair once, and composites and scenes in the
+    shares that were asked for.
+
+    Args:
+        config: Where the pairs come from.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        masked = [
+            sample
+            for name, kind in config.masks.items()
+            if kind == "building"
+            for sample in load_mask_set(Path(config.masks_root or ".") / name)
+        ]
+        self.samples = (*self.annotated, *masked)
+        self.facts = [
+            *(_facts(s) for s in self.annotated),
+            *(_mask_facts(s) for s in masked),
+        ]
+        self.store = LayerStore(self.samples, config.size)
+        self.covers = _covers(config)
+        self.n_composites = round(config.composites * len(self.samples)) if self.covers else 0
+        self.scenes = _scenes(round(config.synthetic * len(self.samples)), config.size)
+        self.meanings = meanings()
+
+    def __len__(self) -> int:
+        """Return the pairs of an epoch."""
+        return len(self.samples) + self.n_composites + len(self.scenes)
+
+    def name(self, index: int) -> str:
+        """Return the name of a training pair."""
+        if index < len(self.samples):
+            return self.facts[index].name
+        return f"made/{index - len(self.samples)}"
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[PairLayers, PairFacts]:
+        """Show a training pair: whole or in part, mirrored and turned."""
+        made = index - len(self.samples)
+        if made < 0:
+            facts = self.facts[index]
+            crop = self.store.crop(index, rng) if rng.random() < _CROPPED else None
+            if crop is not None:
+                return crop.turned(rng), PairFacts(facts.name, facts.changed or None)
+            return self.store.whole(index).turned(rng), facts
+        facts = PairFacts(self.name(index), complete=True)
+        if made >= self.n_composites:
+            return self.scenes[made - self.n_composites].turned(rng), facts
+        pair = draw_composite(self.covers, rng, self.config.size)
+        return (
+            PairLayers(
+                pair.before, pair.after, pair.mask, pair.classes_before, pair.classes_after
+            ).turned(rng),
+            facts,
+        )
+
+    def wishes(
+        self, layers: PairLayers, facts: PairFacts, n: int, absent: float, rng: np.random.Generator
+    ) -> list[DrawnWish]:
+        """Draw up to `n` different wishes about a pair, "any" among them where it is known.
+
+        Args:
+            layers: Of the pair.
+            facts: Of the pair.
+            n: Wishes wanted.
+            absent: Share of wishes that the pair does not meet, where it meets others.
+            rng: Source of the draws.
+        """
+        drawn = []
+        everything = wish_mask(ANY, layers.classes_before, layers.classes_after, layers.mask)
+        if (everything != UNKNOWN).any():
+            drawn.append(DrawnWish(ANY, everything, bool((everything == 1).any())))
+        wanted = n - len(drawn)
+        missing = [rng.random() < absent for _ in range(wanted)]
+        order = rng.permutation(len(self.meanings))
+        found = self.met_or_not(layers, facts, [self.meanings[i] for i in order])
+        met: list[DrawnWish] = []
+        unmet: list[DrawnWish] = []
+        for wish in found:
+            (met if wish.met else unmet).append(wish)
+            if len(unmet) >= wanted and len(met) >= wanted:
+                break
+        n_unmet = min(len(unmet), max(sum(missing), wanted - len(met)))
+        return [*drawn, *met[: wanted - n_unmet], *unmet[:n_unmet]]
+
+
+def _facts(sample: CaptionSample) -> PairFacts:
+    return PairFacts(f"{sample.source}/{sample.name}", sample.changed, sample.captions)
+
+
+def _mask_facts(sample: CaptionSample) -> PairFacts:
+    return PairFacts(f"{sample.source}/{sample.name}", only=(BUILDINGS,))
+
+
+def _covers(config: DataConfig) -> tuple[CoverPicture, ...]:
+    if config.landcover is None or not config.composites:
+        return ()
+    return tuple(load_covers(Path(config.landcover)))
+
+
+def _scenes(n: int, size: int) -> list[PairLayers]:
+    made = []
+    for seed in track(range(n), "drawing scenes"):
+        scene = draw_scene(seed, size=size)
+        before, after = (
+            np.ascontiguousarray(p.transpose(2, 0, 1)) for p in (scene.before, scene.after)
+        )
+        mask = scene.mask.astype(np.uint8)
+        made.append(PairLayers(before, after, mask, scene.classes_before, scene.classes_after))
+    return made
