@@ -28,6 +28,7 @@ from whatchanged.data.set_files import (
     SetListing,
     SetPair,
     list_set,
+    listed_names,
     split_folder,
 )
 from whatchanged.errors import DatasetError
@@ -198,7 +199,15 @@ def _captioned(root: Path, annotation: Path) -> KnownSet:
 
 
 def _fits(root: Path, known: KnownSet) -> bool:
-    """Whether a folder has the layout of a set with masks, and pictures of its size."""
+    """Whether a folder has the layout of a set with masks, and pictures of its size.
+
+    Where lists name the splits, the layout is common to many sets: one list must have the
+    published length.
+    """
+    if known.lists and not any(
+        len(listed_names(root, known, split)) == known.counts[split] for split in known.splits
+    ):
+        return False
     for split in known.splits:
         folder = split_folder(root, known, split)
         before, after = (

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from whatchanged.data.samples import Colour, LabelColours
 from whatchanged.errors import DatasetError, UsageError
 
 SPLITS = ("train", "val", "test")
-
-Colour = tuple[int, int, int]
 
 
 def greys(*values: int) -> frozenset[Colour]:
@@ -68,7 +67,9 @@ class KnownSet:
         tree: The folder that is expected, as text.
         before: Folder of the earlier pictures; `{folder}` is that of the split.
         after: Folder of the later pictures.
-        labels: Folders of labels, each with one file a pair.
+        labels: Folders of labels, each with one file a pair: a mask; or land cover before and
+            after, where there are `colours`.
+        colours: What the colours of the labels mean: land cover at changed pixels.
         counts: Published pairs of each split of the set; None where not known.
         total: Published pairs of all splits; None where not known.
         captions: Published captions of all splits.
@@ -97,6 +98,7 @@ class KnownSet:
     citation: str
     use: str
     labels: tuple[LabelFolder, ...] = ()
+    colours: LabelColours | None = None
     counts: Mapping[str, int | None] = field(
         default_factory=lambda: dict.fromkeys(SPLITS, None), hash=False
     )
@@ -120,6 +122,22 @@ class KnownSet:
 BINARY = LabelRule("0 unchanged and 255 changed (or 0 and 1)", (greys(0, 255), greys(0, 1)))
 ROAD_BUILDING = LabelRule("0 unchanged, 128 road, 255 building", (greys(0, 128, 255),))
 THREE_COLOURS = LabelRule("at most three colours", most=3)
+
+SECOND_COLOURS = LabelColours(
+    (
+        ((255, 255, 255), 0),  # unchanged
+        ((0, 0, 255), 1),  # water
+        ((128, 128, 128), 2),  # ground without vegetation
+        ((0, 128, 0), 3),  # low vegetation
+        ((0, 255, 0), 4),  # tree
+        ((128, 0, 0), 5),  # building
+        ((255, 0, 0), 6),  # playground
+    )
+)
+SECOND_PALETTE = LabelRule(
+    "the seven colours of SECOND, white for unchanged", (SECOND_COLOURS.colours,)
+)
+ANY_COLOURS = LabelRule("any colours", most=256**3)
 
 _LEVIR_TREE = """\
 {annotation}
@@ -215,6 +233,11 @@ val/    rgb/A/  rgb/B/  sem/A/  sem/B/
 test/   rgb/A/  rgb/B/  sem/A/  sem/B/""",
     before="{split}/rgb/A",
     after="{split}/rgb/B",
+    labels=(
+        LabelFolder("{split}/sem/A", ANY_COLOURS),
+        LabelFolder("{split}/sem/B", ANY_COLOURS),
+    ),
+    colours=LabelColours(SECOND_COLOURS.classes, others=255),
     total=6041,
     captions=30205,
     size=256,
@@ -226,6 +249,8 @@ test/   rgb/A/  rgb/B/  sem/A/  sem/B/""",
     notes=(
         "SECOND-CC-AUG.json also lists augmented copies of pairs, which the published "
         "6,041 pairs and 30,205 captions leave out",
+        "augmentation changed the colours of their land cover too: pixels of other colours than "
+        "SECOND's count as unknown",
     ),
 )
 
@@ -274,6 +299,57 @@ test/   time1/  time2/  label/""",
     notes=("a mask knows cropland alone: other changes count as unchanged",),
 )
 
+SECOND = KnownSet(
+    name="second",
+    title="SECOND",
+    kind="masks",
+    tree="""\
+train/  im1/  im2/  label1/  label2/   (or SECOND_train_set/)
+test/   im1/  im2/  label1/  label2/""",
+    before="{folder}/im1",
+    after="{folder}/im2",
+    labels=(
+        LabelFolder("{folder}/label1", SECOND_PALETTE),
+        LabelFolder("{folder}/label2", SECOND_PALETTE),
+    ),
+    colours=SECOND_COLOURS,
+    counts={"train": 2968, "test": 1694},
+    total=4662,
+    size=512,
+    folders={"train": ("train", "SECOND_train_set")},
+    licence=_UNKNOWN_LICENCE,
+    source="https://captain-whu.github.io/SCD/",
+    citation="Yang et al. 2021, IEEE TGRS, arXiv:2010.05687 (asymmetric siamese networks)",
+    use="land cover before and after at changed pixels; wishes of ReasonCD",
+    notes=("there is no validation split: take one from train",),
+)
+
+WHU_CD = KnownSet(
+    name="whu-cd",
+    title="WHU-CD",
+    kind="masks",
+    tree="""\
+A/  B/  label/
+list/  train.txt  val.txt  test.txt""",
+    before="A",
+    after="B",
+    labels=(LabelFolder("label", BINARY),),
+    counts={"train": 6096, "val": 762, "test": 762},
+    total=7620,
+    size=256,
+    ground="0.075 m",
+    gsd_m=0.075,
+    lists="list/{split}.txt",
+    licence=_UNKNOWN_LICENCE,
+    source="http://gpcv.whu.edu.cn/data/building_dataset.html",
+    citation="Ji, Wei and Lu 2019, IEEE TGRS 57(1); tiles of Chen et al. 2022 (BIT)",
+    use="masks of changed buildings; ReasonCD Tables III and IV",
+    notes=(
+        "also called BCDD; this is the recipe bit-7620, whose tiles and split are not those of "
+        "ReasonCD (reasoncd-7434): scores of different recipes do not compare",
+    ),
+)
+
 CAPTIONED = KnownSet(
     name="captioned",
     title="a captioned set in the layout of LEVIR-CC",
@@ -295,6 +371,8 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
     SECOND_CC,
     LEVIR_CD,
     CLCD,
+    WHU_CD,
+    SECOND,
     CAPTIONED,
 )
 

@@ -13,21 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatchanged.data.pictures import UNKNOWN, read_classes, read_picture
-from whatchanged.data.samples import CaptionSample, ColourTable
+from whatchanged.data.samples import CaptionSample, LabelColours
 from whatchanged.errors import DatasetError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
 
 # Land cover as this project numbers it: 1 water, 2 bare ground, 3 low vegetation, 4 tree,
 # 5 building, 6 playground, 7 road. Colours of the Dubai set; its vegetation is grass or trees.
-DUBAI_COLOURS: ColourTable = (
-    ((132, 41, 246), 2),
-    ((226, 169, 41), 1),
-    ((60, 16, 152), 5),
-    ((254, 221, 58), UNKNOWN),
-    ((110, 193, 228), 7),
-    ((155, 155, 155), UNKNOWN),
-    ((0, 0, 0), UNKNOWN),
+DUBAI_COLOURS = LabelColours(
+    (
+        ((132, 41, 246), 2),
+        ((226, 169, 41), 1),
+        ((60, 16, 152), 5),
+        ((254, 221, 58), UNKNOWN),
+        ((110, 193, 228), 7),
+        ((155, 155, 155), UNKNOWN),
+        ((0, 0, 0), UNKNOWN),
+    )
 )
 # LoveDA's values 0 to 7: no data, background, building, road, water, barren, forest, agriculture.
 LOVEDA_VALUES = (UNKNOWN, UNKNOWN, 5, 7, 1, 2, 4, 3)

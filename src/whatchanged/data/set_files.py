@@ -141,10 +141,11 @@ def _sample(pair: SetPair, known: KnownSet) -> CaptionSample:
         captions=(),
         changed=False,
         mask=pair.labels[0],
-        classes_before=None,
-        classes_after=None,
+        classes_before=pair.labels[0] if known.colours else None,
+        classes_after=pair.labels[1] if known.colours else None,
         gsd_m=known.gsd_m,
         source=known.name,
+        label_colours=known.colours,
     )
 
 
@@ -173,6 +174,18 @@ def _annotated(root: Path, known: KnownSet) -> SetListing:
     return SetListing(tuple(pairs), broken)
 
 
+def listed_names(root: Path, known: KnownSet, split: str) -> list[str]:
+    """Return the names in the list of a split, suffixes dropped; none where there is no list."""
+    path = root / known.lists.format(split=split)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"list {path} cannot be read: {error}") from error
+    return [Path(line.strip()).stem for line in lines if line.strip()]
+
+
 def _in_folders(root: Path, known: KnownSet) -> SetListing:
     pairs: list[SetPair] = []
     for split in known.splits:
@@ -185,10 +198,8 @@ def _in_folders(root: Path, known: KnownSet) -> SetListing:
             continue  # labels alone are no pairs: other sets have folders of that name too
         folders = (before, after, *label_folders(root, known, split, folder))
         held = [_by_stem(path) for path in folders]
-        names = _listed(root / known.lists.format(split=split)) if known.lists else None
-        if names is None:
-            names = sorted(set().union(*held))
-        for name in names:
+        named = listed_names(root, known, split) if known.lists else set[str]().union(*held)
+        for name in named if known.lists else sorted(named):
             suffix = next((found[name].suffix for found in held if name in found), ".png")
             files = [
                 found.get(name, path / f"{name}{suffix}")
@@ -196,17 +207,6 @@ def _in_folders(root: Path, known: KnownSet) -> SetListing:
             ]
             pairs.append(SetPair(split, name, files[0], files[1], tuple(files[2:])))
     return SetListing(tuple(pairs))
-
-
-def _listed(path: Path) -> list[str]:
-    """Return the names in a list of a split, a line each; nothing where there is no list."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"list {path} cannot be read: {error}") from error
-    return [Path(line.strip()).stem for line in lines if line.strip()]
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
