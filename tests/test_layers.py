@@ -54,6 +54,7 @@ TOGETHER = {
     "products": "describing",
     "score_table": "score",
     "evaluate_report": "evaluate",
+    "cli_prepare": "cli",
 }
 
 

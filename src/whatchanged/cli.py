@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, console
+from whatchanged import __version__, cli_prepare, console
 from whatchanged.errors import UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.add_typer(cli_prepare.app, name="prepare")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
