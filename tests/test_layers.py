@@ -69,6 +69,7 @@ TOGETHER = {
     "export_parity": "export",
     "export_readme": "export",
     "cli_export": "cli",
+    "cli_prepare": "cli",
 }
 
 

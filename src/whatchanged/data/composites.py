@@ -348,6 +348,6 @@ def _relight(picture: NDArray[np.float32], rng: np.random.Generator) -> Array:
     image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.0))))
-    noise = rng.uniform(0, 5) * rng.standard_normal(picture.shape, dtype=np.float32)
-    noisy = np.clip(np.asarray(image, np.float32) + noise, 0, 255)
+    noise = rng.uniform(0, 5) * rng.standard_normal(picture.shape)
+    noisy = np.clip(np.asarray(image) + noise, 0, 255)
     return np.ascontiguousarray(noisy.astype(np.uint8).transpose(2, 0, 1))
