@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from whatchanged.answers import Understood
+from whatchanged.answers import Direction, Understood
 from whatchanged.data.composite_shapes import draw_shape, label_objects, whole_objects
 from whatchanged.data.composites import (
     SemanticPair,
@@ -63,7 +65,7 @@ def draw(n: int, seed: int = 0, size: int = 96) -> list[SemanticPair]:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[SemanticPair]:
-    return draw(60)
+    return draw(40)
 
 
 def test_what_is_drawn_fits_together(drawn: list[SemanticPair]) -> None:
@@ -95,17 +97,18 @@ def test_the_mask_is_where_pixels_differ(drawn: list[SemanticPair]) -> None:
 
 
 def test_everything_comes_and_goes_equally_often() -> None:
-    for name, number in (("water", 1), ("building", 5), ("road", 7), ("tree", 4)):
-        counts = {"appeared": 0, "disappeared": 0}
-        for pair in draw(150, seed=3, size=64):
-            for direction in counts:
-                wish = Understood((name,), direction)  # type: ignore[arg-type]
+    pairs = draw(120, seed=3, size=64)
+    for name in ("water", "building", "road", "tree"):
+        counts: Counter[str] = Counter()
+        for pair in pairs:
+            for direction in get_args(Direction)[:2]:
+                wish = Understood((name,), direction)
                 met = wish_mask(wish, pair.classes_before, pair.classes_after, pair.mask)
                 counts[direction] += bool((met == 1).any())
-        n = sum(counts.values())
-        assert n > 12, (name, number)
+        n = counts.total()
+        assert n >= 6, (name, counts)
         # A fair coin leaves this range once in ten thousand draws.
-        assert abs(counts["appeared"] - n / 2) < 2 * np.sqrt(n), counts
+        assert abs(counts["appeared"] - n / 2) <= 2 * np.sqrt(n), (name, counts)
 
 
 def test_some_pairs_are_unchanged_and_most_are_not(drawn: list[SemanticPair]) -> None:
@@ -192,7 +195,7 @@ def test_objects_are_labelled_as_by_a_search(objects: Bits) -> None:
 
 def test_a_long_winding_object_is_one() -> None:
     spiral = np.zeros((41, 41), np.bool_)
-    spiral[::4], spiral[2:-1:8, 0], spiral[6:-1:8, -1] = True, True, True
+    spiral[::4] = True
     for row in range(0, 37, 4):
         spiral[row : row + 5, 0 if (row // 4) % 2 else -1] = True
     assert label_objects(spiral).max() == 1
