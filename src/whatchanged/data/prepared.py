@@ -101,17 +101,21 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         DatasetError: ``target`` holds something else.
     """
-    if target.exists() and not (target / RECORD).is_file() and any(target.iterdir()):
+    is_ours = target.is_dir() and ((target / RECORD).is_file() or not any(target.iterdir()))
+    if target.exists() and not is_ours:
         raise DatasetError(f"{target} holds other things", hint="choose another folder")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    previous = target.with_name(f".{target.name}.{os.getpid()}.previous")
     try:
         part.mkdir(parents=True)
         yield part
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, previous)
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if target.exists():  # else it is all there is
+            shutil.rmtree(previous, ignore_errors=True)
 
 
 def write_record(
