@@ -13,6 +13,7 @@ from PIL import Image
 
 from whatchanged.data.integrity import SAMPLED, SHOWN, check, identify
 from whatchanged.data.known_sets import (
+    BCDD,
     CAPTIONED,
     CLCD,
     KNOWN_SETS,
@@ -23,8 +24,8 @@ from whatchanged.data.known_sets import (
     SECOND_CC,
     WHU_CD,
     WHU_CDC,
-    KnownSet,
 )
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError
 
 Counts = Mapping[str, int]
@@ -112,7 +113,7 @@ def test_part_of_a_set_is_counted_against_the_published(
     make: Callable[..., Path], known: KnownSet
 ) -> None:
     root = make(known, {split: FEW[split] for split in known.splits})
-    assert identify(root) is (None if known is WHU_CD else known)  # its lists are too short
+    assert identify(root) is (None if known.lists else known)  # the lists are too short
     report = check(root, known)
     found = {split.split: (split.found, split.published) for split in report.splits}
     assert found == {split: (FEW[split], known.counts[split]) for split in found}
@@ -130,7 +131,7 @@ def test_counts_name_a_set_whatever_its_annotation_file(make: Callable[..., Path
     assert identify(root) is WHU_CDC
 
 
-def test_the_length_of_a_list_names_whu_cd(make: Callable[..., Path]) -> None:
+def test_the_lengths_of_lists_name_a_set(make: Callable[..., Path]) -> None:
     """Many sets are passed on in BIT's layout, LEVIR-CD in tiles for one."""
     root = make(WHU_CD)
     names = [f"whucd_{number}.png" for number in range(762)]
@@ -138,6 +139,13 @@ def test_the_length_of_a_list_names_whu_cd(make: Callable[..., Path]) -> None:
     assert identify(root) is None
     (root / "list/val.txt").write_text("\n".join(names))
     assert identify(root) is WHU_CD
+    (root / "splits").mkdir()
+    whole = [f"r{number // 126:02d}_c{number % 126:03d}" for number in range(7434)]
+    (root / "list/val.txt").rename(root / "splits/val.txt")
+    (root / "splits/train.txt").write_text("\n".join(whole[:6000]))
+    (root / "splits/test.txt").write_text("\n".join(whole[6762:]))
+    assert identify(root) is BCDD
+    (root / "splits/val.txt").rename(root / "list/val.txt")
     report = check(root, WHU_CD)
     assert [(s.found, s.listed) for s in report.splits] == [(3, 3), (0, 762), (1, 1)]
     assert report.missing.count == 3 * 762 and report.missing.left_out == 3 * 762 - SHOWN

@@ -13,15 +13,14 @@ from whatchanged.data.known_sets import (
     LEVIR_CC,
     LEVIR_MCI,
     SECOND_COLOURS,
-    SPLITS,
     WHU_CDC,
-    KnownSet,
     known_set,
     meant_by,
     missing,
     where_from,
 )
 from whatchanged.data.levir_cc import load_references
+from whatchanged.data.set_types import SPLITS, KnownSet
 from whatchanged.data.tokens import SPECIALS, Vocabulary
 from whatchanged.errors import UsageError
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from whatchanged.data.known_sets import CLCD, LEVIR_CD, LEVIR_MCI, SECOND_CC, WHU_CDC, KnownSet
+from whatchanged.data.known_sets import CLCD, LEVIR_CD, LEVIR_MCI, SECOND_CC, WHU_CDC
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN, PictureStore, read_classes, read_mask
 from whatchanged.data.set_files import list_set, load_change_set
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError, UsageError
 
 SIDE = 16

@@ -17,12 +17,10 @@ from whatchanged.data.known_sets import (
     LEVIR_MCI,
     SECOND_CC,
     WHU_CDC,
-    Colour,
-    KnownSet,
-    LabelRule,
 )
 from whatchanged.data.levir_cc import captions_files, find_captions_file, list_annotated
 from whatchanged.data.pictures import read_picture
+from whatchanged.data.samples import Colour
 from whatchanged.data.set_files import (
     Present,
     SetListing,
@@ -31,6 +29,7 @@ from whatchanged.data.set_files import (
     listed_names,
     split_folder,
 )
+from whatchanged.data.set_types import KnownSet, LabelRule
 from whatchanged.errors import DatasetError
 
 SHOWN = 10
@@ -202,12 +201,13 @@ def _fits(root: Path, known: KnownSet) -> bool:
     """Whether a folder has the layout of a set with masks, and pictures of its size.
 
     Where lists name the splits, the layout is common to many sets: one list must have the
-    published length.
+    published length, or all of them together.
     """
-    if known.lists and not any(
-        len(listed_names(root, known, split)) == known.counts[split] for split in known.splits
-    ):
-        return False
+    if known.lists:
+        lengths = {split: len(listed_names(root, known, split)) for split in known.splits}
+        alike = [lengths[split] == known.counts[split] for split in known.splits]
+        if not any(alike) and sum(lengths.values()) != known.total:
+            return False
     for split in known.splits:
         folder = split_folder(root, known, split)
         before, after = (

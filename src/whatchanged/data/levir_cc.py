@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whatchanged.data.known_sets import SECOND_CC, SPLITS, KnownSet, missing
+from whatchanged.data.known_sets import SECOND_CC, missing
 from whatchanged.data.samples import CaptionDataset, CaptionReferences, CaptionSample
+from whatchanged.data.set_types import SPLITS, KnownSet
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from whatchanged.data.known_sets import KnownSet, known_set, missing
+from whatchanged.data.known_sets import known_set, missing
 from whatchanged.data.levir_cc import find_captions_file, list_annotated
 from whatchanged.data.samples import CaptionReferences, CaptionSample
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError, UsageError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -127,9 +128,14 @@ def label_folders(root: Path, known: KnownSet, split: str, folder: str) -> tuple
 
 
 def split_folder(root: Path, known: KnownSet, split: str) -> str:
-    """Return the name of the folder that holds a split."""
-    names = known.folders.get(split, (split,))
-    return next((name for name in names if (root / name).is_dir()), names[0])
+    """Return the name of the folder that holds a split.
+
+    It is the split's own or, where there is none, the only one with the split in its name.
+    """
+    if (root / split).is_dir():
+        return split
+    like = [name for name in sorted(_folder_names(root)) if split in name.lower()]
+    return like[0] if len(like) == 1 and known.loose else split
 
 
 def _sample(pair: SetPair, known: KnownSet) -> CaptionSample:
@@ -216,6 +222,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURES and not name.startswith(".")
+
+
+def _folder_names(root: Path) -> list[str]:
+    return [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
 
 
 def _file_names(folder: Path) -> Iterable[str]:
