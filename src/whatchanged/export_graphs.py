@@ -315,6 +315,8 @@ def write_graph(graph: Graph, path: Path, properties: Mapping[str, str]) -> None
             external_data=False,
             verbose=False,
         )
+    for node in program.model.graph.all_nodes():  # where it was traced: paths of this machine
+        node.metadata_props.clear()
     program.model.metadata_props.update(properties)
     program.save(path)
 
