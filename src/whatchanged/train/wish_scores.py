@@ -29,14 +29,15 @@ class AskedWish:
     Attributes:
         pair: Name of the pair.
         wish: Words and meaning.
-        met: Whether the pair meets it; False off the subject.
+        met: Whether the pair meets it; False off the subject, None where label and mask of
+            the pair do not say the same.
         answer: What the model said.
         counts: Pixels right and wrong; None where no mask is known.
     """
 
     pair: str
     wish: Wish
-    met: bool
+    met: bool | None
     answer: WishAnswer
     counts: MaskCounts | None
 
@@ -74,14 +75,14 @@ class WishScores:
         return total
 
     def numbers(self) -> dict[str, float]:
-        """Return what training watches; `score` is the mean of what should be high."""
+        """Return what training watches, as shares; `score` is the mean of what should be high."""
         counts = self.masks(ANY)
         numbers = {
             "understood_explicit": self.understood("explicit"),
             "understood_implicit": self.understood("implicit"),
             "refused": self.refused(met=False),
             "refused_wrongly": self.refused(met=True),
-            "f1_any": counts.scores().f1 if counts.n_pixels else 0.0,
+            "f1_any": counts.scores().f1 / 100 if counts.n_pixels else 0.0,
         }
         good = [v for k, v in numbers.items() if k != "refused_wrongly"]
         return {**numbers, "score": float(np.mean([*good, 1 - numbers["refused_wrongly"]]))}
@@ -142,7 +143,9 @@ def _ask_pair(
         counts = None
         if drawn is not None:
             counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != 255)
-        is_met = drawn is not None and drawn.met
+        is_met: bool | None = drawn is not None and drawn.met
+        if drawn is not None and drawn.understood == ANY and drawn.met != sample.changed:
+            is_met = None
         asked.append(AskedWish(sample.name, wish, is_met, answer, counts))
     return asked
 
