@@ -90,7 +90,7 @@ def understanding_table(scores: WishScores) -> str:
     """Markdown table of what was understood, refused and found on unseen wordings."""
     subjects = [a for a in scores.asked if a.wish.understood is not None]
     off = [a for a in scores.asked if a.wish.understood is None]
-    absent = [a for a in subjects if not a.met]
+    absent = [a for a in subjects if a.met is False]
     rows = [
         (f"{kind} wishes understood (class and direction)",
          [a.right for a in subjects if a.wish.kind == kind])
@@ -116,7 +116,7 @@ def chosen(scores: WishScores) -> list[AskedWish]:
         overlap = 0.0
         if asked.counts is not None and asked.met:
             overlap = asked.counts.scores().iou / 100
-        elif not asked.met:
+        elif asked.met is False:
             overlap = float(not asked.found)
         return (-(overlap + asked.right), f"{asked.pair} {asked.wish.text}")
 
@@ -133,7 +133,7 @@ def asked_table(asked: Sequence[AskedWish]) -> str:
         if a.counts is not None and a.met:
             overlap = f"{a.counts.scores().iou:.0f}"
         said = a.answer.answer if a.found else f"{a.answer.answer} (nothing marked)"
-        there = "yes" if a.met else "no"
+        there = {True: "yes", False: "no", None: "unclear"}[a.met]
         lines.append(f"| {a.pair} | {a.wish.text} | {there} | {said} | {overlap} |")
     return "\n".join(lines)
 
@@ -162,7 +162,7 @@ def draw_sheet(data: ValidationPairs, asked: Sequence[AskedWish], out: Path) -> 
         text = textwrap.fill(
             f"{a.wish.text} -> {a.answer.answer} [{'there' if a.met else 'absent'}]", 90
         )
-        colour = "black" if a.right and a.found == a.met else "red"
+        colour = "black" if a.right and a.met in (a.found, None) else "red"
         place[0].set_title(text, fontsize=8, loc="left", color=colour)
     figure.savefig(out, dpi=75)
 

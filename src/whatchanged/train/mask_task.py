@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,15 +64,16 @@ class MaskTask:
 
         self.config = config
         self.reasoncd = reasoncd_config(config)
+        if self.reasoncd.compact is None:
+            raise UsageError("task 'wish-masks' trains the compact encoder only")
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.part = MaskPart(self.reasoncd)
-        if not isinstance(self.part.vision, CompactVision):
-            raise UsageError("task 'wish-masks' trains the compact encoder only")
-        if config.encoder is None and self.part.vision.config.encoder.start is not None:
-            self.part.vision.load_start_weights(Path(fetch(self.part.vision.config.encoder.start)))
+        vision, start = cast(CompactVision, self.part.vision), self.reasoncd.compact.encoder.start
+        if config.encoder is None and start is not None:
+            vision.load_start_weights(Path(fetch(start)))
         else:
-            start_encoder(self.part.vision.encoder, config)
+            start_encoder(vision.encoder, config)
         self.model: nn.Module = self.part
         self.weights = LossWeights()
 
@@ -132,18 +133,21 @@ class MaskTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """F1 and IoU of "any change", mean F1 over classes and directions, mean of both F1."""
+        """F1 and IoU of "any change", mean F1 over classes and directions, mean of both F1.
+
+        All as shares; 0 of what no validation pair has a mask of.
+        """
         self.part.eval()
         counts = count_masks(self.data, self._probabilities)
-        anything = counts[ANY][0].scores()
+        anything = counts[ANY][0].scores() if ANY in counts else None
         classes = [
             found.scores().f1 / 100
             for wish, (found, n_met) in counts.items()
             if wish != ANY and n_met >= _LEAST_PAIRS
         ]
         numbers = {
-            "f1_any": anything.f1 / 100,
-            "iou_any": anything.iou / 100,
+            "f1_any": anything.f1 / 100 if anything else 0.0,
+            "iou_any": anything.iou / 100 if anything else 0.0,
             "f1_classes": float(np.mean(classes)) if classes else 0.0,
         }
         return {**numbers, "score": (numbers["f1_any"] + numbers["f1_classes"]) / 2}

@@ -55,18 +55,19 @@ class LayerStore:
     Args:
         samples: With or without captions.
         size: S, pixels.
+        crops: Whether parts of large pairs are wanted, for which they are kept in full.
 
     Raises:
         DatasetError: A picture or mask that cannot be read.
     """
 
-    def __init__(self, samples: Sequence[CaptionSample], size: int) -> None:
+    def __init__(self, samples: Sequence[CaptionSample], size: int, *, crops: bool = True) -> None:
         self.size = size
         self._whole = PictureStore.open(samples, size, progress=True)
         fine = [
             (index, sample)
             for index, sample in enumerate(samples)
-            if sample.source in _FINE_SOURCES and size <= FINE
+            if crops and sample.source in _FINE_SOURCES and size <= FINE
         ]
         self._places = {index: place for place, (index, _) in enumerate(fine)}
         self._fine = PictureStore.open([s for _, s in fine], FINE, progress=True) if fine else None

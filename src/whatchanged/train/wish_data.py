@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from whatchanged.console import track
 from whatchanged.data.composites import draw_composite, load_covers
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.mask_sets import CoverPicture, load_mask_set
-from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.synthetic import draw_scene
 from whatchanged.data.transitions import presence, wish_mask
@@ -98,7 +97,7 @@ class ValidationPairs:
         for split, found in (("train", self.annotated), ("val", self.validation)):
             if not found:
                 raise DatasetError(f"{', '.join(config.captions)}: no pair of split '{split}'")
-        self.validation_store = LayerStore(self.validation, config.size)
+        self.validation_store = LayerStore(self.validation, config.size, crops=False)
 
     def met_or_not(
         self, layers: PairLayers, facts: PairFacts, asked: Sequence[Understood]
@@ -117,15 +116,7 @@ class ValidationPairs:
                     yield DrawnWish(understood, layers.mask, bool((layers.mask == 1).any()))
                 continue
             mask = wish_mask(understood, *kinds)[0][place].reshape(before.shape)
-            told = presence(
-                understood,
-                mask,
-                changed=facts.changed,
-                captions=facts.captions,
-                complete=facts.complete,
-            )
-            if told != "unknown":
-                yield DrawnWish(understood, mask, told == "present")
+            yield from _if_known(understood, mask, facts)
 
 
 class WishPairs(ValidationPairs):
@@ -174,7 +165,7 @@ class WishPairs(ValidationPairs):
             facts = self.facts[index]
             crop = self.store.crop(index, rng) if rng.random() < _CROPPED else None
             if crop is not None:
-                return crop.turned(rng), PairFacts(facts.name, facts.changed or None)
+                return crop.turned(rng), replace(facts, captions=())
             return self.store.whole(index).turned(rng), facts
         facts = PairFacts(self.name(index), complete=True)
         if made >= self.n_composites:
@@ -199,10 +190,7 @@ class WishPairs(ValidationPairs):
             absent: Share of wishes that the pair does not meet, where it meets others.
             rng: Source of the draws.
         """
-        drawn = []
-        everything = wish_mask(ANY, layers.classes_before, layers.classes_after, layers.mask)
-        if (everything != UNKNOWN).any():
-            drawn.append(DrawnWish(ANY, everything, bool((everything == 1).any())))
+        drawn = _everything(layers, facts)
         wanted = n - len(drawn)
         missing = [rng.random() < absent for _ in range(wanted)]
         order = rng.permutation(len(self.meanings))
@@ -215,6 +203,29 @@ class WishPairs(ValidationPairs):
                 break
         n_unmet = min(len(unmet), max(sum(missing), wanted - len(met)))
         return [*drawn, *met[: wanted - n_unmet], *unmet[:n_unmet]]
+
+
+def _everything(layers: PairLayers, facts: PairFacts) -> list[DrawnWish]:
+    """Return the wish for any change, or nothing where mask and label do not settle it."""
+    if facts.only is not None:  # a mask of buildings alone counts as all change, as in the field
+        return [DrawnWish(ANY, layers.mask, bool((layers.mask == 1).any()))]
+    mask = wish_mask(ANY, layers.classes_before, layers.classes_after, layers.mask)
+    return _if_known(ANY, mask, facts)
+
+
+def _if_known(understood: Understood, mask: Array, facts: PairFacts) -> list[DrawnWish]:
+    told = presence(
+        understood,
+        mask,
+        changed=facts.changed,
+        captions=facts.captions,
+        complete=facts.complete,
+    )
+    if told == "unknown":
+        return []
+    if facts.changed is False:  # the label knows more than a mask that is missing
+        mask = np.zeros_like(mask)
+    return [DrawnWish(understood, mask, told == "present")]
 
 
 def _facts(sample: CaptionSample) -> PairFacts:

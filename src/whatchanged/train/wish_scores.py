@@ -30,14 +30,15 @@ class AskedWish:
     Attributes:
         pair: Name of the pair.
         wish: Words and meaning.
-        met: Whether the pair meets it; False off the subject.
+        met: Whether the pair meets it; False off the subject, None where label and mask of
+            the pair do not say the same.
         answer: What the model said.
         counts: Pixels right and wrong; None where no mask is known.
     """
 
     pair: str
     wish: Wish
-    met: bool
+    met: bool | None
     answer: WishAnswer
     counts: MaskCounts | None
 
@@ -75,7 +76,7 @@ class WishScores:
         return total
 
     def numbers(self) -> dict[str, float]:
-        """Return what training watches; `score` is the mean of what should be high."""
+        """Return what training watches, as shares; `score` is the mean of what should be high."""
         counts = self.masks(ANY)
         numbers = {
             "understood_explicit": self.understood("explicit"),
@@ -143,7 +144,9 @@ def _ask_pair(
         counts = None
         if drawn is not None and (drawn.mask != UNKNOWN).any():
             counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != UNKNOWN)
-        is_met = drawn is not None and drawn.met
+        is_met: bool | None = drawn is not None and drawn.met
+        if drawn is not None and drawn.understood == ANY and drawn.met != sample.changed:
+            is_met = None
         asked.append(AskedWish(sample.name, wish, is_met, answer, counts))
     return asked
 

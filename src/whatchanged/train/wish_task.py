@@ -63,7 +63,8 @@ class WishTask:
     of Eq. 16 are learned through it as well.
 
     Args:
-        config: The run; `start` names the best/ folder of a run of task `wish-masks`.
+        config: The run; `start` names the best/ folder of a run of task `wish-masks`, or is
+            None where masks are learned with the words alone, as in the paper.
     """
 
     measures: tuple[str, ...] = (
@@ -72,19 +73,22 @@ class WishTask:
     )
 
     def __init__(self, config: TrainConfig) -> None:
-        if config.start is None:
+        wanted = config.wishes
+        if config.start is None and (wanted.align or not wanted.decode):
             raise UsageError(
                 "task 'wishes' needs a trained mask part",
-                hint="train configs/reasoncd-small-masks.yaml and set start to its best/ folder",
+                hint="train configs/reasoncd-small-masks.yaml and set start to its best/ folder, "
+                "or learn masks with the words alone: wishes.decode=true wishes.align=0",
             )
         self.config = config
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.reasoncd = start_reasoncd(reasoncd_config(config))
         self.table = WishTable(self.reasoncd.config.fusion.width)
-        load_masks(self.reasoncd, self.table, Path(config.start))
+        if config.start is not None:
+            load_masks(self.reasoncd, self.table, Path(config.start))
         self.table.requires_grad_(False)
-        self.model: nn.Module = _Trained(self.reasoncd, decode=config.wishes.decode)
+        self.model: nn.Module = _Trained(self.reasoncd, decode=wanted.decode)
         self.bank = _by_meaning(load_wishes("train"))
 
     def __len__(self) -> int:
@@ -151,7 +155,7 @@ class WishTask:
         owners = output.owners.tolist()
         said = [u for u in (batch.understood[i] for i in owners) if u is not None]
         align = output.prompts.sum() * 0
-        if said:
+        if said and self.config.wishes.align:
             align = F.mse_loss(output.prompts.float(), self.table.to(device)(said))
         total = weights.text * text + self.config.wishes.align * align
         parts = {"text": float(text.detach()), "align": float(align.detach())}

@@ -50,7 +50,8 @@ class WishTable(nn.Module):
         for row, wish in enumerate(wishes):
             chosen[row, [_CLASSES.index(name) for name in wish.classes]] = 1
             former[row, [_CLASSES.index(name) for name in wish.former]] = 1
-        direction = torch.tensor([_DIRECTIONS.index(w.direction) for w in wishes], device=device)
+        numbers = [_DIRECTIONS.index(wish.direction) for wish in wishes]
+        direction = torch.tensor(numbers, dtype=torch.long, device=device)
         x = chosen @ self.classes.weight + former @ self.former.weight + self.directions(direction)
         out: Tensor = x + self.mlp(x)
         return out
@@ -107,6 +108,8 @@ class MaskPart(nn.Module):
 
     def masks(self, seen: SeenPairs, rows: Tensor, prompts: Tensor) -> Tensor:
         """Decode prompts [n, C] on the pairs `rows` [n] to logits [n, H, W]."""
+        if len(prompts) == 0:  # of some pairs nothing is known
+            return prompts.sum(dim=1).view(0, 1, 1).expand(0, *seen.features.size)
         logits = self.decoder(seen.fused[rows], prompts)
         shown = seen.features
         return restore_size(logits, shown.square, shown.valid, shown.size)
