@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, cli_ask, cli_data, cli_export, cli_prepare, console
+from whatchanged import (
+    __version__,
+    cli_ask,
+    cli_data,
+    cli_export,
+    cli_prepare,
+    cli_reproduce,
+    console,
+)
 from whatchanged.cli_options import (
     Align,
     Bands,
@@ -285,6 +293,7 @@ def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
 
 
 app.command()(cli_export.export)
+app.command()(cli_reproduce.reproduce)
 
 
 @app.command()
