@@ -62,6 +62,7 @@ def reproduce(
 
     results = carry_out(made)
     if as_json:
+        record: dict[str, object]
         record = to_json(results.table) if results.table is not None else {"table": table}
         record |= {"folder": str(results.folder), "pictures": [str(p) for p in results.pictures]}
         typer.echo(json.dumps(record, allow_nan=False))

@@ -197,7 +197,7 @@ def _write_tile(
     paths = [part / folder / f"{name}.png" for folder in ("A", "B", "label")]
     for path, pixels in zip(paths, (before, after, mask), strict=True):
         write_png(path, np.ascontiguousarray(pixels))
-    return ReasonSample(*paths, QUESTION, _answer(mask))
+    return ReasonSample(paths[0], paths[1], paths[2], QUESTION, _answer(mask))
 
 
 def _answer(mask: NDArray[np.uint8]) -> str:
@@ -234,7 +234,7 @@ def _find_tiles(source: Path) -> dict[str, ReasonSample]:
         odd = np.setdiff1d(mask, (0, 1, 255))
         if len(odd):
             faults.add(f"{paths[2]} has the value {odd[0]}, not only 0 and 1 or 255")
-        samples[sample.name] = ReasonSample(*paths, QUESTION, _answer(mask))
+        samples[sample.name] = ReasonSample(paths[0], paths[1], paths[2], QUESTION, _answer(mask))
     faults.check(str(source), hint=_HINT)
     return samples
 

@@ -331,7 +331,8 @@ def _match_light(piece: Array, donor: Array, base: Array) -> NDArray[np.float32]
 def _blend(picture: NDArray[np.float32], paste: _Paste) -> NDArray[np.float32]:
     """Lay a region over a picture with an edge about two pixels wide."""
     soft = Image.fromarray(paste.region.astype(np.uint8) * 255)
-    alpha = np.asarray(soft.filter(ImageFilter.GaussianBlur(0.8)), np.float32)[..., None] / 255
+    edge = np.asarray(soft.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
+    alpha: NDArray[np.float32] = edge[..., None] / np.float32(255)
     # Outside its piece the region has no pixels to blend; inside it they always reach further.
     alpha = alpha * paste.pixels.any(-1, keepdims=True).astype(np.float32)
     blended: NDArray[np.float32] = alpha * paste.pixels + (1 - alpha) * picture

@@ -10,11 +10,12 @@ from PIL import Image
 
 from whatchanged import console
 from whatchanged.answers import Understood
-from whatchanged.data.levir_cc import SPLITS, load_levir_cc
+from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN, read_classes
 from whatchanged.data.prepared import Faults, Prepared, finished, new_folder, write_record
 from whatchanged.data.reason_json import ReasonSample, write_reason_json
 from whatchanged.data.samples import CaptionSample
+from whatchanged.data.set_types import SPLITS
 from whatchanged.data.transitions import presence, wish_masks
 from whatchanged.data.wish_samples import BANK_SPLIT, Bank, WishedPair, WishWriter
 from whatchanged.data.wishes import load_wishes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -219,7 +219,7 @@ def running_mean(points: Points) -> list[tuple[float, float]]:
     return [(x, float(mean)) for (x, _), mean in zip(points, means, strict=True)]
 
 
-def _bare(grid: Sequence[Axes]) -> None:
+def _bare(grid: Iterable[Axes]) -> None:
     for axes in grid:
         axes.set_axis_off()
 
