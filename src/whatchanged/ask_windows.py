@@ -137,7 +137,7 @@ class Blend:
 
     def result(self) -> NDArray[np.float32]:
         """Return the joined map [H, W]; 0 where no window was added."""
-        joined: NDArray[np.float32] = self._sum / np.maximum(self._weight, 1e-12)
+        joined = self._sum / np.maximum(self._weight, np.float32(1e-12))
         np.clip(joined, 0.0, 1.0, out=joined)
         return joined
 

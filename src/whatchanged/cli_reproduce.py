@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -48,7 +48,13 @@ def reproduce(
     from whatchanged.reproduce.experiments import experiment
 
     request = planning.Request(
-        experiment(table), data, out, parse_seeds(seeds), preset, epochs, tuple(overrides or ())
+        experiment(table),
+        data,
+        out,
+        parse_seeds(seeds),
+        cast(Any, preset),
+        epochs,
+        tuple(overrides or ()),
     )
     made = planning.make_plan(request, timed=timed)
     # With --json stdout holds one object: the plan, or the table.

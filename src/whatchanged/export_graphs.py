@@ -327,9 +327,11 @@ def _put_diagonal(matrices: V, diagonals: V, offset: int = 0, dim1: int = 0, dim
     It is what tracing makes of adding to a diagonal in place (Eq. 4), and the exporter of torch
     has no operators for it.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its types describe scripts, not functions that build graphs
     length = op.Shape(matrices, start=-1)  # [1]
     places = op.Range(0, op.Squeeze(length), 1)  # [L]
     on_diagonal = op.Equal(op.Unsqueeze(places, [1]), places)  # [L, L]
-    return cast(V, op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices))
+    out: V = op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices)
+    return out

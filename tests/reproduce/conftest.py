@@ -39,7 +39,8 @@ TINY = (
 )
 # The same for the mask part of ReasonCD.
 TINY_MASKS = (
-    "model.compact={encoder: {start: null, channels: 16, input_size: 64, unfreeze_last: 1}, side: 2}",
+    "model.compact={encoder: {start: null, channels: 16, input_size: 64, unfreeze_last: 1}, "
+    "side: 2}",
     "model.fusion={grid: 8, pyramid: 8, hidden: 24, width: 16}",
     "model.decoder={layers: 1, heads: 2, mlp: 32, masks: 0}",
     "data.size=64",

@@ -195,7 +195,7 @@ def test_crops_carry_no_captions_but_the_label(
     """What a caption tells may lie outside; an unchanged pair is unchanged in every part."""
     for name, changed in (("built", True), ("same", False)):
         place, seen, cut = place_of(pairs, name), [], pairs.store.crop
-        monkeypatch.setattr(pairs.store, "crop", lambda *a, c=cut: seen.append(1) or c(*a))
+        monkeypatch.setattr(pairs.store, "crop", lambda *a, c=cut, s=seen: s.append(1) or c(*a))
         kinds = set()
         for seed in range(16):
             seen.clear()

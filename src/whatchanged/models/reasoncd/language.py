@@ -146,7 +146,7 @@ def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # it would draw where there is no terminal
+    cast(Any, disable_progress_bar)()  # it would draw where there is no terminal
     path = Path(source)
     place = convert_gguf(path) if path.suffix == ".gguf" else source
     try:
