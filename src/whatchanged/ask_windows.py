@@ -138,8 +138,7 @@ class Blend:
     def result(self) -> NDArray[np.float32]:
         """Return the joined map [H, W]; 0 where no window was added."""
         joined = self._sum / np.maximum(self._weight, np.float32(1e-12))
-        np.clip(joined, 0.0, 1.0, out=joined)
-        return joined
+        return np.clip(joined, 0.0, 1.0).astype(np.float32)
 
 
 def _ramp(size: int) -> NDArray[np.float32]:
