@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whatchanged.prepare import COARSEST_GSD, FINEST_GSD
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 GSD = 1.0
 """Metres a pixel at which a model that finds houses should see them; finer ones are reduced."""
@@ -48,8 +51,8 @@ class WindowPlan:
         ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
         return f"{columns} x {rows} pixels, seen {how}{ground}"
 
-    def cut(self, picture: NDArray[np.uint8], corner: tuple[int, int]) -> NDArray[np.uint8]:
-        """Return one window of a picture [H, W, ...] that begins with rows and columns."""
+    def cut(self, picture: NDArray[Kind], corner: tuple[int, int]) -> NDArray[Kind]:
+        """Return one window of a picture or map [H, W, ...], as a view."""
         top, left = corner
         return picture[top : top + self.height, left : left + self.width]
 
@@ -134,8 +137,9 @@ class Blend:
 
     def result(self) -> NDArray[np.float32]:
         """Return the joined map [H, W]; 0 where no window was added."""
-        joined: NDArray[np.float32] = self._sum / np.maximum(self._weight, 1e-12)
-        return np.clip(joined, 0.0, 1.0)
+        joined = np.zeros_like(self._sum)
+        np.divide(self._sum, self._weight, out=joined, where=self._weight > 0)
+        return joined.clip(0.0, 1.0)
 
 
 def _ramp(size: int) -> NDArray[np.float32]:
