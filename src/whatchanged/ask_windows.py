@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from whatchanged.prepare import COARSEST_GSD, FINEST_GSD
 
+Kind = TypeVar("Kind", bound=np.generic)
+
 GSD = 1.0
 """Metres a pixel at which a model that finds houses should see them; finer ones are reduced."""
 REDUCED = 2
@@ -19,8 +21,6 @@ STRETCH = 1.5
 """A window may cover this much more than its due, rather than being cut into more."""
 OVERLAP = 0.25
 """Share of a window that its neighbour sees too."""
-
-_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class WindowPlan:
         ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
         return f"{columns} x {rows} pixels, seen {how}{ground}"
 
-    def cut(self, picture: NDArray[_Value], corner: tuple[int, int]) -> NDArray[_Value]:
-        """Return one window of a picture [H, W, ...] that begins with rows and columns."""
+    def cut(self, picture: NDArray[Kind], corner: tuple[int, int]) -> NDArray[Kind]:
+        """Return one window of a picture or map [H, W, ...], as a view."""
         top, left = corner
         return picture[top : top + self.height, left : left + self.width]
 
@@ -128,7 +128,7 @@ class Blend:
         self.plan = plan
         self._sum = np.zeros(plan.source, np.float32)
         self._weight = np.zeros(plan.source, np.float32)
-        self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width)).astype(np.float32)
+        self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width))
 
     def add(self, corner: tuple[int, int], probability: NDArray[np.float32]) -> None:
         """Take the map [h, w] of the window at a corner."""
@@ -137,8 +137,9 @@ class Blend:
 
     def result(self) -> NDArray[np.float32]:
         """Return the joined map [H, W]; 0 where no window was added."""
-        joined = self._sum / np.maximum(self._weight, np.float32(1e-12))
-        return np.clip(joined, 0.0, 1.0).astype(np.float32)
+        joined = np.zeros_like(self._sum)
+        np.divide(self._sum, self._weight, out=joined, where=self._weight > 0)
+        return joined.clip(0.0, 1.0)
 
 
 def _ramp(size: int) -> NDArray[np.float32]:

@@ -73,7 +73,7 @@ def test_mercator_maps_do_not_blow_areas_up(crs: str) -> None:
     [
         ("EPSG:32633", 15.0, 47.0),
         ("EPSG:32750", 117.0, -25.0),
-        ("EPSG:2154", 2.4, 46.0),  # Lambert-93
+        ("EPSG:2154", 2.4, 49.0),  # Lambert-93, on its standard parallel
         ("EPSG:27700", -1.5, 53.0),  # British National Grid
         ("EPSG:3035", 20.0, 60.0),  # equal area
         ("EPSG:28992", 5.4, 52.2),  # Netherlands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,8 @@ def write_geopackage(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) 
     geometries = _geometries(polygons)
     if not grid.has_transform:
         geometries = shapely.transform(geometries, lambda points: points * (1, -1))
-    with replacing(path) as part:
+    with replacing(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")  # there is none
         try:
             raw.write(
                 part,
