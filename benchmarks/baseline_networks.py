@@ -165,12 +165,14 @@ class Baseline:
         source: Paper.
         build: Returns the network with its start weights.
         rate: Highest learning rate.
+        layout: Memory layout in which a training step of it is fastest on a CPU.
     """
 
     title: str
     source: str
     build: Callable[[], nn.Module]
     rate: float
+    layout: torch.memory_format = torch.channels_last
 
 
 def build_tinycd() -> TinyCDLike:
@@ -190,7 +192,9 @@ def build_tinycd() -> TinyCDLike:
 BASELINES = {
     "fc-ef": Baseline("FC-EF", "Daudt et al. 2018", FCEF, 1e-3),
     "fc-siam-diff": Baseline("FC-Siam-diff", "Daudt et al. 2018", FCSiamDiff, 1e-3),
-    "tinycd-like": Baseline("TinyCD-like", "after Codegoni et al. 2022", build_tinycd, 1e-3),
+    "tinycd-like": Baseline(
+        "TinyCD-like", "Codegoni et al. 2022", build_tinycd, 3.5e-3, torch.contiguous_format
+    ),
 }
 
 

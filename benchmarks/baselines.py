@@ -113,7 +113,8 @@ def batches(store: LayerStore, seed: int) -> Iterator[Batch]:
                 generator,
             )
             mask = torch.from_numpy(np.stack([pair.mask for pair in pairs]))
-            yield Batch(_normalised(before), _normalised(after), mask)
+            config = EncoderConfig()
+            yield Batch(normalise(before, config), normalise(after, config), mask)
 
 
 def train(
@@ -122,6 +123,7 @@ def train(
     minutes: float,
     rate: float,
     *,
+    layout: torch.memory_format = torch.channels_last,
     clock: Callable[[], float] = time.perf_counter,
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Training:
@@ -134,6 +136,7 @@ def train(
         data: Batches; drawing them counts as time.
         minutes: Wall-clock time.
         rate: Highest learning rate.
+        layout: Of weights and pictures in memory.
         clock: Seconds.
         tell: Told of the progress now and then.
 
@@ -141,7 +144,7 @@ def train(
         TrainingError: The loss is not a number.
     """
     network.train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []
     started, cpu = clock(), time.process_time()
@@ -149,8 +152,9 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate * rate_share(passed)
         batch = next(data)
+        dates = (date.contiguous(memory_format=layout) for date in (batch.before, batch.after))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(batch.before, batch.after)
+            logits = network(*dates)
         loss = mask_bce(logits, batch.mask) + mask_dice(logits, batch.mask)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
@@ -186,15 +190,11 @@ def predictor(network: nn.Module) -> Predict:
     @torch.inference_mode()
     def predict(before: Picture, after: Picture) -> np.ndarray[Any, np.dtype[np.float32]]:
         both = torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2)  # [2, 3, H, W]
-        both = _normalised(both)
+        both = normalise(both, EncoderConfig())
         probability: Tensor = network(both[:1], both[1:])[0].float().sigmoid()
         return probability.numpy()
 
     return predict
-
-
-def _normalised(pixels: Tensor) -> Tensor:
-    return normalise(pixels, EncoderConfig()).contiguous(memory_format=torch.channels_last)
 
 
 def load_predictions(text: str) -> tuple[str, Predict]:
@@ -218,7 +218,8 @@ def train_baseline(
     print(f"{baseline.title}: {minutes:g} minutes", file=sys.stderr, flush=True)
     torch.manual_seed(seed)
     network = baseline.build()
-    training = train(network, batches(store, seed), minutes, baseline.rate)
+    data = batches(store, seed)
+    training = train(network, data, minutes, baseline.rate, layout=baseline.layout)
     return predictor(network), training
 
 
@@ -247,6 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if not asked.networks and not asked.predictions:
         parser.error("there is no network and no prediction to score")
+    if asked.minutes <= 0:
+        parser.error("--minutes must be above 0")
 
     validation = load_validation(asked.data / "captioned")
     samples = training_samples(asked.data) if asked.networks else []

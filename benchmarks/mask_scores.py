@@ -171,11 +171,11 @@ def mask_table(rows: Mapping[str, MaskRow], source: str | None = None) -> str:
 def mask_tables(rows: Mapping[str, MaskRow]) -> str:
     """All tables: of all pairs, then of each set."""
     first = next(iter(rows.values()))
-    parts: dict[str | None, Scored] = {None: first.overall, **first.sources}
+    parts: list[tuple[str | None, Scored]] = [(None, first.overall), *first.sources.items()]
     return "\n\n".join(
         f"### {source or 'all'}: {part.n_pairs} pairs, {part.n_changed} changed\n\n"
         + mask_table(rows, source)
-        for source, part in parts.items()
+        for source, part in parts
     )
 
 

@@ -178,3 +178,23 @@ def test_nothing_to_score_is_refused(data: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         baselines.main(["--data", str(data), "--networks"])
     assert "no network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_weights_and_pictures_share_the_layout(
+    store: LayerStore, layout: torch.memory_format
+) -> None:
+    class Watching(Comparison):
+        def forward(self, before: Tensor, after: Tensor) -> Tensor:
+            for one in (before, after, self.convolution.weight):
+                assert one.is_contiguous(memory_format=layout)
+            return super().forward(before, after)
+
+    clock = ticking(2)
+    train(Watching(), batches(store, 0), 1, 0.1, layout=layout, clock=clock, tell=quiet)
+
+
+def test_no_time_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        baselines.main(["--data", str(data), "--minutes", "0"])
+    assert "--minutes" in capsys.readouterr().err
