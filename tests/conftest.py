@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -94,3 +97,72 @@ def shipped_model() -> str:
     if weights.locate("hisem-small") is None:
         pytest.skip("the weights hisem-small are not in this copy of the package")
     return "hisem-small"
+
+
+@pytest.fixture(scope="session")
+def tiny_ask_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a small random ReasonCD that sees 64 pixels a side."""
+    from whatchanged.models.reasoncd.store import save_reasoncd
+
+    path = REPOSITORY / "tests" / "models" / "reasoncd" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("reasoncd_kit", path)
+    assert spec is not None and spec.loader is not None
+    kit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kit)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-ask"
+    save_reasoncd(folder, kit.make(), "reasoncd-small")
+    return folder
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], list[int]]:
+    """Put a script in the place of ReasonCD's judgement; all around it stays as it is.
+
+    A script takes the wish and a window of both dates as the model got it, [3, h, w], and
+    returns an answer and a probability map [h, w], or None where it finds nothing. What
+    installing it returns is filled with the number of wishes of every call.
+    """
+    import torch
+
+    from whatchanged.answers import parse_answer
+    from whatchanged.models.reasoncd.model import ReasonCD
+    from whatchanged.models.reasoncd.outputs import WishAnswer
+
+    see, seen = ReasonCD.see, {}
+
+    def remembering(self: Any, before: Any, after: Any) -> Any:
+        features = see(self, before, after)
+        seen[id(features)] = features, before.numpy(), after.numpy()
+        return features
+
+    def install(script: Callable[..., Any]) -> list[int]:
+        calls: list[int] = []
+
+        def ask(
+            self: Any, pairs: Any, wishes: Any, which: Any = None, *, force_target: bool = False
+        ) -> list[WishAnswer]:
+            calls.append(len(wishes))
+            _, before, after = seen[id(pairs.features)]
+            answers = []
+            for wish, row in zip(wishes, which or [0] * len(wishes), strict=True):
+                said, map_ = script(wish, before[row], after[row])
+                found, forced = map_ is not None, map_ is None and force_target
+                shape = pairs.features.size
+                probability = torch.full(shape, 0.75) if forced else torch.zeros(shape)
+                if map_ is not None:
+                    probability = torch.as_tensor(map_, dtype=torch.float32)
+                mask = probability > 0.5
+                masks = probability[None] if found or forced else probability[None][:0]
+                stated = parse_answer(said)
+                answers.append(
+                    WishAnswer(
+                        wish, said, found, stated, probability, mask, masks, 0.0, forced, True
+                    )
+                )
+            return answers
+
+        monkeypatch.setattr(ReasonCD, "see", remembering)
+        monkeypatch.setattr(ReasonCD, "ask", ask)
+        return calls
+
+    return install

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "score": L2,
     "evaluate": L2 | {"predict", "score"},
     "export": L2 | {"predict"},
-    "reproduce": L2 | {"train", "predict", "score", "evaluate"},
+    "reproduce": L2 | {"train", "predict", "describing", "score", "evaluate"},
     "batch": L3,
     "doctor": L4,
     "cli": L4 | {"doctor"},
@@ -69,6 +69,8 @@ TOGETHER = {
     "export_parity": "export",
     "export_readme": "export",
     "cli_export": "cli",
+    "cli_prepare": "cli",
+    "cli_reproduce": "cli",
 }
 
 

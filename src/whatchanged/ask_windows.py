@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ STRETCH = 1.5
 """A window may cover this much more than its due, rather than being cut into more."""
 OVERLAP = 0.25
 """Share of a window that its neighbour sees too."""
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class WindowPlan:
         ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
         return f"{columns} x {rows} pixels, seen {how}{ground}"
 
-    def cut(self, picture: NDArray[np.uint8], corner: tuple[int, int]) -> NDArray[np.uint8]:
+    def cut(self, picture: NDArray[_Value], corner: tuple[int, int]) -> NDArray[_Value]:
         """Return one window of a picture [H, W, ...] that begins with rows and columns."""
         top, left = corner
         return picture[top : top + self.height, left : left + self.width]
@@ -125,7 +128,7 @@ class Blend:
         self.plan = plan
         self._sum = np.zeros(plan.source, np.float32)
         self._weight = np.zeros(plan.source, np.float32)
-        self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width))
+        self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width)).astype(np.float32)
 
     def add(self, corner: tuple[int, int], probability: NDArray[np.float32]) -> None:
         """Take the map [h, w] of the window at a corner."""
@@ -135,7 +138,8 @@ class Blend:
     def result(self) -> NDArray[np.float32]:
         """Return the joined map [H, W]; 0 where no window was added."""
         joined: NDArray[np.float32] = self._sum / np.maximum(self._weight, 1e-12)
-        return np.clip(joined, 0.0, 1.0)
+        np.clip(joined, 0.0, 1.0, out=joined)
+        return joined
 
 
 def _ramp(size: int) -> NDArray[np.float32]:

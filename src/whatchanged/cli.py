@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatchanged import __version__, cli_ask, cli_data, cli_export, console
+from whatchanged import (
+    __version__,
+    cli_ask,
+    cli_data,
+    cli_export,
+    cli_prepare,
+    cli_reproduce,
+    console,
+)
 from whatchanged.cli_options import (
     Align,
     Bands,
@@ -45,6 +53,7 @@ app = typer.Typer(
 weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.command()(cli_data.data)
+app.add_typer(cli_prepare.app, name="prepare")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in `whatchanged weights list`.")]
 ProtocolOption = Annotated[str, typer.Option("--protocol", help="ids (as published) or words.")]
@@ -284,6 +293,7 @@ def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:
 
 
 app.command()(cli_export.export)
+app.command()(cli_reproduce.reproduce)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatchanged import console
+from whatchanged.cli_options import Debug, Json, print_json
 from whatchanged.errors import DatasetError, UsageError, exit_code
 
 if TYPE_CHECKING:
     from whatchanged.data.integrity import CaptionCount, IntegrityReport, Problems, SplitCount
-    from whatchanged.data.known_sets import KnownSet
+    from whatchanged.data.set_types import KnownSet
 
 
 def data(
@@ -30,8 +30,8 @@ def data(
     listing: Annotated[
         bool, typer.Option("--list", help="Show the sets that are known and where they come from.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Check that a folder holds a published data set, all of it; or list those known."""
     console.configure(debug=debug)
@@ -50,8 +50,10 @@ def data(
         reason = "holds no data set that is known" if folder.is_dir() else "does not exist"
         raise missing(folder, reason)
     report = check(folder, known, every=every)
-    text = json.dumps(to_json(report)) if as_json else as_text(report)
-    typer.echo(console.printable(text))
+    if as_json:
+        print_json(to_json(report))
+    else:
+        typer.echo(console.printable(as_text(report)))
     if not report.intact:
         raise typer.Exit(exit_code(DatasetError("")))
 
@@ -127,7 +129,7 @@ def _print_sets(sets: tuple[KnownSet, ...], *, as_json: bool) -> None:
         if as_json:
             keys = ("name", "title", "kind", "licence", "source", "citation", "use", "tree")
             record = {key: getattr(known, key) for key in keys}
-            typer.echo(json.dumps({**record, "counts": counts, "total": known.total}))
+            print_json({**record, "counts": counts, "total": known.total})
             continue
         pairs = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n is not None)
         pairs = pairs or (f"{known.total:,} pairs in all" if known.total else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -170,7 +170,10 @@ def predict_samples(
     found: dict[Route, list[Prediction]] = {route: [] for route in routes}
     for start in track(range(0, len(samples), _BATCH), "describing"):
         batch = samples[start : start + _BATCH]
-        pictures = PictureStore.open(batch, encoder.input_size)
+        photographs = [
+            replace(sample, mask=None, classes_before=None, classes_after=None) for sample in batch
+        ]
+        pictures = PictureStore.open(photographs, encoder.input_size)
         before, after = (torch.from_numpy(np.array(p)) for p in (pictures.before, pictures.after))
         maps = model.hisem.encode(normalise(before, encoder), normalise(after, encoder))
         labels = torch.tensor([sample.changed for sample in batch])

@@ -103,7 +103,7 @@ def _fill(part: Path, loaded: CaptionModel) -> Parity:
             write_graph(graph, part / name, origin)
     log.info("comparing with the model in onnxruntime")
     parity = measure(part, loaded.hisem)
-    _check(parity)
+    _check(parity, routed=loaded.hisem.config.hasd.routing)
     encoder = loaded.hisem.config.encoder
     vocabulary = {
         "words": loaded.vocabulary.words,
@@ -129,7 +129,7 @@ def _fill(part: Path, loaded: CaptionModel) -> Parity:
     return parity
 
 
-def _check(parity: Parity) -> None:
+def _check(parity: Parity, *, routed: bool) -> None:
     for name, difference in parity.differences.items():
         if difference > TOLERANCE:
             raise WhatchangedError(
@@ -138,6 +138,9 @@ def _check(parity: Parity) -> None:
                 hint="use the versions of onnxscript and onnxruntime in constraints.txt; if they "
                 "are, please report this model and its configuration",
             )
+    if routed and not (parity.n_unchanged and parity.n_changed):
+        which = "changed" if parity.n_unchanged else "unchanged"
+        log.warning("no pair took the %s path: it was not compared with the model", which)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from whatchanged.models.hisem.moe import MixtureOfExperts, TokenRoute
 from whatchanged.models.outputs import CHANGED, UNCHANGED
 
 M = TypeVar("M", bound=nn.Module)
+V = TypeVar("V")
 
 GRAPHS = ENCODER, MEMORY, STEP = "encoder.onnx", "memory.onnx", "decoder_step.onnx"
 OPSET = 18  # read by every onnxruntime since 1.14
@@ -309,9 +310,26 @@ def write_graph(graph: Graph, path: Path, properties: Mapping[str, str]) -> None
             output_names=list(graph.outputs),
             dynamic_shapes={name: dict(axes) for name, axes in graph.axes.items()},
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.diagonal_scatter.default: _put_diagonal},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+    for node in program.model.graph.all_nodes():  # where it was traced: paths of this machine
+        node.metadata_props.clear()
     program.model.metadata_props.update(properties)
     program.save(path)
+
+
+def _put_diagonal(matrices: V, diagonals: V, offset: int = 0, dim1: int = 0, dim2: int = 1) -> V:
+    """Write `aten.diagonal_scatter` in ONNX, for the main diagonal of the last two axes.
+
+    It is what tracing makes of adding to a diagonal in place (Eq. 4), and the exporter of torch
+    has no operators for it.
+    """
+    from onnxscript import opset18 as op
+
+    length = op.Shape(matrices, start=-1)  # [1]
+    places = op.Range(0, op.Squeeze(length), 1)  # [L]
+    on_diagonal = op.Equal(op.Unsqueeze(places, [1]), places)  # [L, L]
+    return cast(V, op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices))

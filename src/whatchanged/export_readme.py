@@ -24,10 +24,11 @@ with open("vocabulary.json", encoding="utf-8") as file:
 
 
 def describe(before, after):
-    """Captions of pairs of pictures [B, 3, H, W] uint8, and whether they were judged changed."""
-    (before_map,), (after_map,) = (encoder.run(["map"], {"pictures": p}) for p in (before, after))
+    """Captions of pictures [B, 3, H, W] uint8 of both dates; whether they were judged changed."""
+    dates = {"before_map": before, "after_map": after}
+    maps = {name: encoder.run(["map"], {"pictures": date})[0] for name, date in dates.items()}
     kept = ["memory_keys", "memory_values"]
-    path, *values = memory.run(["path", *kept], {"before_map": before_map, "after_map": after_map})
+    path, *values = memory.run(["path", *kept], maps)
     known = dict(zip(kept, values))
     past_keys, past_values = (value[:, :, :, :0] for value in values)  # no word said yet
     word = np.full(len(before), vocabulary["start"], np.int64)

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from whatchanged.data.known_sets import SPLITS
 from whatchanged.data.levir_cc import load_references
 from whatchanged.data.samples import CaptionReferences
+from whatchanged.data.set_types import SPLITS
 from whatchanged.data.tokens import SPECIALS, UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.metrics.captions import (

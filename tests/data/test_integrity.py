@@ -13,20 +13,23 @@ from PIL import Image
 
 from whatchanged.data.integrity import SAMPLED, SHOWN, check, identify
 from whatchanged.data.known_sets import (
+    BCDD,
     CAPTIONED,
     CLCD,
     KNOWN_SETS,
     LEVIR_CC,
     LEVIR_CD,
     LEVIR_MCI,
+    SECOND,
     SECOND_CC,
+    WHU_CD,
     WHU_CDC,
-    KnownSet,
 )
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError
 
 Counts = Mapping[str, int]
-FEW = {"train": 3, "val": 2, "test": 1}
+FEW = {"train": 3, "test": 1, "val": 2}
 LABEL_GREYS = {"levir-mci": (0, 128, 255), "clcd": (0, 1)}
 
 
@@ -37,8 +40,10 @@ def write_set(root: Path, known: KnownSet, counts: Counts, *, side: int | None =
     picture, label = root / "picture.png", root / "label.png"
     shades = np.linspace(0, 255, side).astype(np.uint8)
     Image.fromarray(np.dstack([np.tile(shades, (side, 1))] * 3)).save(picture)
-    values = np.resize(np.array(LABEL_GREYS.get(known.name, (0, 255)), np.uint8), (side, side))
-    Image.fromarray(values).save(label)
+    colours = np.array(list(known.colours.colours), np.uint8) if known.colours else None
+    values = np.array(LABEL_GREYS.get(known.name, (0, 255)), np.uint8)
+    pixels = values if colours is None else colours
+    Image.fromarray(np.resize(pixels, (side, side, *pixels.shape[1:]))).save(label)
     entries = []
     for split, count in counts.items():
         names = [f"{split}_{number:06d}.png" for number in range(count)]
@@ -49,6 +54,10 @@ def write_set(root: Path, known: KnownSet, counts: Counts, *, side: int | None =
             for name in names:
                 os.link(picture if place < 2 else label, folder / name)
         entries += [entry(name, split) for name in names]
+        if known.lists:
+            path = root / known.lists.format(split=split)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     picture.unlink(), label.unlink()
     if known.kind == "captions":
         (root / known.annotation).write_text(json.dumps({"images": entries}), encoding="utf-8")
@@ -70,12 +79,21 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 PUBLISHED = [known for known in KNOWN_SETS if all(known.counts.values())]
-FULL = [LEVIR_CC, LEVIR_CD, CLCD]
 
 
-@pytest.mark.parametrize("known", FULL, ids=lambda known: known.name)
-def test_a_whole_set_is_intact(make: Callable[..., Path], known: KnownSet) -> None:
-    root = make(known, known.counts)
+@pytest.fixture(scope="module")
+def whole_levir_cc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("whole") / "set", LEVIR_CC, LEVIR_CC.counts)
+
+
+@pytest.mark.parametrize("known", [LEVIR_CC, CLCD], ids=lambda known: known.name)
+def test_a_whole_set_is_intact(
+    make: Callable[..., Path], request: pytest.FixtureRequest, known: KnownSet
+) -> None:
+    if known is LEVIR_CC:
+        root = request.getfixturevalue("whole_levir_cc")
+    else:
+        root = make(known, known.counts)
     assert identify(root) is known
     report = check(root, known)
     assert report.intact
@@ -94,9 +112,8 @@ def test_a_whole_set_is_intact(make: Callable[..., Path], known: KnownSet) -> No
 def test_part_of_a_set_is_counted_against_the_published(
     make: Callable[..., Path], known: KnownSet
 ) -> None:
-    root = make(known)
-    if all(known.counts.values()) or known is SECOND_CC or known is CAPTIONED:
-        assert identify(root) is known
+    root = make(known, {split: FEW[split] for split in known.splits})
+    assert identify(root) is (None if known.lists else known)  # the lists are too short
     report = check(root, known)
     found = {split.split: (split.found, split.published) for split in report.splits}
     assert found == {split: (FEW[split], known.counts[split]) for split in found}
@@ -112,6 +129,26 @@ def test_counts_name_a_set_whatever_its_annotation_file(make: Callable[..., Path
     (root / WHU_CDC.annotation).unlink()
     (root / "LevirCCcaptions.json").write_text(json.dumps({"images": lines}), encoding="utf-8")
     assert identify(root) is WHU_CDC
+
+
+def test_the_lengths_of_lists_name_a_set(make: Callable[..., Path]) -> None:
+    """Many sets are passed on in BIT's layout, LEVIR-CD in tiles for one."""
+    root = make(WHU_CD)
+    names = [f"whucd_{number}.png" for number in range(762)]
+    (root / "list/val.txt").write_text("\n".join(names[1:]))
+    assert identify(root) is None
+    (root / "list/val.txt").write_text("\n".join(names))
+    assert identify(root) is WHU_CD
+    (root / "splits").mkdir()
+    whole = [f"r{number // 126:02d}_c{number % 126:03d}" for number in range(7434)]
+    (root / "list/val.txt").rename(root / "splits/val.txt")
+    (root / "splits/train.txt").write_text("\n".join(whole[:6000]))
+    (root / "splits/test.txt").write_text("\n".join(whole[6762:]))
+    assert identify(root) is BCDD
+    (root / "splits/val.txt").rename(root / "list/val.txt")
+    report = check(root, WHU_CD)
+    assert [(s.found, s.listed) for s in report.splits] == [(3, 3), (0, 762), (1, 1)]
+    assert report.missing.count == 3 * 762 and report.missing.left_out == 3 * 762 - SHOWN
 
 
 def test_what_is_no_known_set(tmp_path: Path, make: Callable[..., Path]) -> None:
@@ -177,13 +214,16 @@ def test_a_whole_split_may_be_missing(make: Callable[..., Path]) -> None:
     assert not report.intact
 
 
-def test_captions_that_are_missing_are_noticed(make: Callable[..., Path]) -> None:
-    root = make(LEVIR_CC, LEVIR_CC.counts)
-    path = root / LEVIR_CC.annotation
-    images = json.loads(path.read_text("utf-8"))["images"]
+def test_captions_that_are_missing_are_noticed(whole_levir_cc: Path) -> None:
+    path = whole_levir_cc / LEVIR_CC.annotation
+    whole = path.read_text("utf-8")
+    images = json.loads(whole)["images"]
     images[7]["sentences"].pop()
     path.write_text(json.dumps({"images": images}), encoding="utf-8")
-    report = check(root, LEVIR_CC)
+    try:
+        report = check(whole_levir_cc, LEVIR_CC)
+    finally:
+        path.write_text(whole, encoding="utf-8")
     assert report.captions is not None
     assert report.captions.per_pair == {4: 1, 5: 10076}
     assert not report.intact and all(split.complete for split in report.splits)
@@ -204,6 +244,7 @@ WRONG_LABELS = [
     (LEVIR_CD, (0, 1, 255), "holds 1; a label"),
     (LEVIR_MCI, (0, 64, 255), "holds 64; a label of this set holds 0 unchanged, 128 road"),
     (CLCD, tuple(range(200)), "holds 2, 3, 4, 5 and others"),
+    (SECOND, (0, 1, 2, 3, 4, 5, 6), "holds 0, 1, 2, 3 and others; a label of this set holds the"),
 ]
 
 
@@ -211,8 +252,8 @@ WRONG_LABELS = [
 def test_labels_of_another_palette_are_noticed(
     make: Callable[..., Path], known: KnownSet, values: tuple[int, ...], words: str
 ) -> None:
-    root = make(known)
-    path = root / known.labels[0].folder.format(folder="val") / "val_000001.png"
+    root = make(known, {split: FEW[split] for split in known.splits})
+    path = root / known.labels[0].folder.format(folder="train") / "train_000001.png"
     path.unlink()
     side = known.size or 16
     Image.fromarray(np.resize(np.array(values, np.uint8), (side, side))).save(path)

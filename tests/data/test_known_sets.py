@@ -12,15 +12,15 @@ from whatchanged.data.known_sets import (
     KNOWN_SETS,
     LEVIR_CC,
     LEVIR_MCI,
-    SPLITS,
+    SECOND_COLOURS,
     WHU_CDC,
-    KnownSet,
     known_set,
     meant_by,
     missing,
     where_from,
 )
 from whatchanged.data.levir_cc import load_references
+from whatchanged.data.set_types import SPLITS, KnownSet
 from whatchanged.data.tokens import SPECIALS, Vocabulary
 from whatchanged.errors import UsageError
 
@@ -86,6 +86,22 @@ def test_a_missing_set_is_told_with_source_licence_and_folder() -> None:
     assert "whatchanged data --list" in missing(Path("data/x"), "does not exist").hint
     assert "WHU-CDC" in missing(Path("data/x"), "does not exist", WHU_CDC).hint
     assert where_from(CAPTIONED).startswith("expected is a folder with\n    captions.json")
+
+
+@pytest.mark.parametrize("known", KNOWN_SETS[:-1], ids=lambda known: known.name)
+def test_the_document_says_the_same(known: KnownSet, repository: Path) -> None:
+    text = (repository / "docs" / "data.md").read_text(encoding="utf-8")
+    (row,) = (line for line in text.splitlines() if f"| `{known.name}` |" in line)
+    assert f"[{known.title}]({known.source})" in row
+    counts = [known.counts.get(split) for split in SPLITS]
+    if any(counts):
+        assert f"| {', '.join(f'{count:,}' if count else '-' for count in counts)} |" in row
+    else:
+        assert f"{known.total:,} in all" in row
+    assert f"{known.size:,} px" in row and known.ground in row
+    if known.colours is SECOND_COLOURS:
+        table = [f"| {', '.join(map(str, c))} | {number} |" for c, number in SECOND_COLOURS.classes]
+        assert all(line in text for line in table)
 
 
 def test_real_captions_of_levir_cc(shared_data: Path) -> None:

@@ -89,7 +89,7 @@ def test_two_files_of_one_name_are_told(mask_set: Path) -> None:
 
 # Dubai
 
-COLOURS = [colour for colour, _ in DUBAI_COLOURS]
+COLOURS = [colour for colour, _ in DUBAI_COLOURS.classes]
 
 
 def dubai(root: Path, mask: NDArray[np.uint8], *, palette: bool = False) -> Path:

@@ -24,7 +24,7 @@ from whatchanged.data.pictures import (
     resize_classes,
     resize_picture,
 )
-from whatchanged.data.samples import CaptionSample
+from whatchanged.data.samples import CaptionSample, LabelColours
 from whatchanged.errors import DatasetError
 
 Array = NDArray[np.uint8]
@@ -171,7 +171,7 @@ def test_classes_stored_as_grey_pictures_are_values(tmp_path: Path) -> None:
         assert np.array_equal(read_classes(path), values)
 
 
-TABLE = (((255, 255, 255), 0), ((0, 0, 255), 1), ((128, 128, 128), 2))
+TABLE = LabelColours((((255, 255, 255), 0), ((0, 0, 255), 1), ((128, 128, 128), 2)))
 
 
 def test_colours_become_classes_and_masks(tmp_path: Path) -> None:
@@ -185,6 +185,9 @@ def test_colours_become_classes_and_masks(tmp_path: Path) -> None:
     colours[0, 0] = (254, 255, 255)
     with pytest.raises(DatasetError, match=r"1 pixels of colours .* \(254, 255, 255\)"):
         read_classes(save(tmp_path / "odd.png", colours), TABLE)
+    lenient = dataclasses.replace(TABLE, others=UNKNOWN)
+    assert read_classes(tmp_path / "odd.png", lenient).tolist() == [[UNKNOWN, 1], [2, 2]]
+    assert read_mask(tmp_path / "odd.png", lenient).tolist() == [[UNKNOWN, 1], [1, 1]]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])

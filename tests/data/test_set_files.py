@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from whatchanged.data.known_sets import CLCD, LEVIR_CD, LEVIR_MCI, SECOND_CC, WHU_CDC, KnownSet
+from whatchanged.data.known_sets import CLCD, LEVIR_CD, LEVIR_MCI, SECOND_CC, WHU_CDC
 from whatchanged.data.levir_cc import load_levir_cc
-from whatchanged.data.pictures import PictureStore
+from whatchanged.data.pictures import UNKNOWN, PictureStore, read_classes, read_mask
 from whatchanged.data.set_files import list_set, load_change_set
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError, UsageError
 
 SIDE = 16
@@ -132,4 +133,63 @@ def test_second_cc_is_read_in_its_own_folders(tmp_path: Path) -> None:
     for sample, pair in zip(dataset.samples, pairs, strict=True):
         assert sample.before == pair.before == tmp_path / sample.split / "rgb/A" / pair.before.name
         assert (sample.after, sample.captions) == (pair.after, (("a", "road"),))
-    assert np.all(PictureStore.open(dataset.samples, 8).before == 90)
+    store = PictureStore.open(dataset.samples, 8)
+    assert np.all(store.before == 90)
+    # Augmented copies have colours of their own: nothing is known there.
+    assert store.mask is not None and store.classes_after is not None
+    assert np.all(store.mask == UNKNOWN) and np.all(store.classes_after == UNKNOWN)
+
+
+COLOURS = {
+    "unchanged": ((255, 255, 255), 0),
+    "water": ((0, 0, 255), 1),
+    "ground": ((128, 128, 128), 2),
+    "low vegetation": ((0, 128, 0), 3),
+    "tree": ((0, 255, 0), 4),
+    "building": ((128, 0, 0), 5),
+    "playground": ((255, 0, 0), 6),
+}
+
+
+@pytest.mark.parametrize("folder", ["train", "SECOND_train_set"])
+def test_labels_of_second_are_land_cover(tmp_path: Path, folder: str) -> None:
+    names = list(COLOURS)
+    before = [COLOURS[name][0] for name in names]
+    after = [before[0], *before[:0:-1]]
+    for part, colours in (("label1", before), ("label2", after)):
+        (tmp_path / folder / part).mkdir(parents=True)
+        label = np.array([colours] * SIDE, np.uint8)
+        Image.fromarray(np.resize(label, (SIDE, 7, 3))).save(tmp_path / folder / part / "00003.png")
+    for part in ("im1", "im2"):
+        (tmp_path / folder / part).mkdir()
+        Image.new("RGB", (7, SIDE)).save(tmp_path / folder / part / "00003.png")
+    (sample,) = load_change_set(tmp_path, "second", "train")
+    assert sample.mask == sample.classes_before == tmp_path / folder / "label1/00003.png"
+    was, became = (
+        read_classes(path, sample.label_colours)[0].tolist()
+        for path in (sample.classes_before, sample.classes_after)
+        if path is not None
+    )
+    assert was == [COLOURS[name][1] for name in names] == list(range(7))
+    assert became == [0, *range(6, 0, -1)]
+    assert read_mask(sample.mask, sample.label_colours)[0].tolist() == [0] + [1] * 6
+    with pytest.raises(UsageError, match="no split 'val'"):
+        load_change_set(tmp_path, "second", "val")
+
+
+def test_lists_name_the_splits_of_whu_cd(tmp_path: Path) -> None:
+    lists = {"train": ["whucd_3.png", "whucd_1.png"], "val": [], "test": ["whucd_2.png"]}
+    (tmp_path / "list").mkdir()
+    for split, names in lists.items():
+        (tmp_path / f"list/{split}.txt").write_text("\n".join(names) + "\n")
+        for name in [*names, "unlisted.png"]:
+            for part in ("A", "B", "label"):
+                picture(tmp_path / part / name)
+    samples = load_change_set(tmp_path, "whu-cd", "train")
+    assert [sample.name for sample in samples] == ["whucd_3", "whucd_1"]
+    assert [s.name for s in load_change_set(tmp_path, "whu-cd", "test")] == ["whucd_2"]
+    with pytest.raises(DatasetError, match="no pair of split 'val'"):
+        load_change_set(tmp_path, "whu-cd", "val")
+    (tmp_path / "list/test.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match=r"test\.txt cannot be read"):
+        load_change_set(tmp_path, "whu-cd", "test")

@@ -13,7 +13,13 @@ from whatchanged.answers import CLASS_WORDS, Direction, Understood
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import PictureStore
 from whatchanged.data.tokens import tokenise
-from whatchanged.data.transitions import CLASS_NUMBERS, PRESENT_SHARE, presence, wish_mask
+from whatchanged.data.transitions import (
+    CLASS_NUMBERS,
+    PRESENT_SHARE,
+    presence,
+    wish_mask,
+    wish_masks,
+)
 from whatchanged.errors import UsageError
 
 Mask = NDArray[np.uint8]
@@ -140,6 +146,19 @@ def test_knowing_more_never_contradicts(
     assert (told == truth)[told != 255].all()
 
 
+@given(classes, classes, marks)
+@settings(max_examples=40)
+def test_many_masks_at_once_are_the_same(before: Mask, after: Mask, mask: Mask) -> None:
+    wishes = [Understood((name,), d) for name in ("any", "water", "tree") for d in DIRECTIONS]
+    wishes.append(building("appeared", "tree"))
+    for layers in ((before, after, mask), (before, after, None), (None, None, mask)):
+        found = wish_masks(wishes, *layers)
+        assert list(found) == wishes
+        for wish, wished in found.items():
+            assert np.array_equal(wished, wish_mask(wish, *layers))
+            assert wished.dtype == np.uint8
+
+
 # Presence
 
 
@@ -185,6 +204,15 @@ def test_nothing_is_present_in_unchanged_pairs() -> None:
     for wish in (building("appeared"), Understood(("any",), "either")):
         assert presence(wish, picture(0, 256 * 256), changed=False) == "absent"
         assert presence(wish, picture(0), changed=None) == "unknown"
+
+
+def test_captions_of_exchanged_dates_tell_the_other_way_round() -> None:
+    """Houses were built; backwards they disappear, and none appears."""
+    state = {
+        d: presence(building(d), picture(0), changed=True, captions=HOUSES, reverse=True)
+        for d in DIRECTIONS
+    }
+    assert state == {"appeared": "absent", "disappeared": "unknown", "either": "unknown"}
 
 
 def test_complete_classes_need_no_captions() -> None:

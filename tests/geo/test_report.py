@@ -146,6 +146,33 @@ def test_pictures_are_embedded_and_recognisable(tmp_path: Path) -> None:
     assert labels == ["before", "after", "mask", "map"]
 
 
+def test_the_slider_can_show_an_overlay_in_the_place_of_the_later_photograph(
+    tmp_path: Path,
+) -> None:
+    overlays = {"marked": picture(seed=2), "other": picture(seed=3)}
+    page = read(write_report(tmp_path, title="t", entries=[entry(overlays=overlays)]))
+    slides = {a["alt"]: a.get("class") for tag, a in page.tags if tag == "img"}
+    assert slides == {"before": "before", "after": "after", "marked": None, "other": None}
+    shown = entry(overlays=overlays, shown="marked")
+    page = read(write_report(tmp_path, title="t", entries=[shown]))
+    slides = {a["alt"]: a.get("class") for tag, a in page.tags if tag == "img"}
+    assert slides == {"before": "before", "after": None, "marked": "after", "other": None}
+    # An overlay that is not there changes nothing: the slider needs both dates.
+    page = read(write_report(tmp_path, title="t", entries=[entry(shown="marked")]))
+    assert [a.get("class") for tag, a in page.tags if tag == "img"] == ["before", "after"]
+
+
+def test_tables_are_written_and_escaped(tmp_path: Path) -> None:
+    tables = {"<i>places</i>": [("area", "where"), *((5, text) for text in HOSTILE)]}
+    path = write_report(tmp_path, title="t", entries=[entry(tables=tables, shown=HOSTILE[0])])
+    page = read(path)
+    assert [tag for tag, _ in page.tags].count("tr") == 1 + len(HOSTILE)
+    assert [tag for tag, _ in page.tags].count("th") == 2
+    assert "<i>places</i>" in page.texts
+    assert not any(tag == "i" or "onerror" in attributes for tag, attributes in page.tags)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+
+
 @pytest.mark.parametrize(("n", "side"), [(1, 1024), (13, 512)])
 def test_large_pictures_are_shown_smaller(tmp_path: Path, n: int, side: int) -> None:
     large = np.zeros((600, 1500, 3), dtype=np.uint8)

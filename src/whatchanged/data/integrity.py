@@ -17,19 +17,19 @@ from whatchanged.data.known_sets import (
     LEVIR_MCI,
     SECOND_CC,
     WHU_CDC,
-    Colour,
-    KnownSet,
-    LabelRule,
 )
 from whatchanged.data.levir_cc import captions_files, find_captions_file, list_annotated
 from whatchanged.data.pictures import read_picture
+from whatchanged.data.samples import Colour
 from whatchanged.data.set_files import (
     Present,
     SetListing,
     SetPair,
     list_set,
+    listed_names,
     split_folder,
 )
+from whatchanged.data.set_types import KnownSet, LabelRule
 from whatchanged.errors import DatasetError
 
 SHOWN = 10
@@ -198,7 +198,16 @@ def _captioned(root: Path, annotation: Path) -> KnownSet:
 
 
 def _fits(root: Path, known: KnownSet) -> bool:
-    """Whether a folder has the layout of a set with masks, and pictures of its size."""
+    """Whether a folder has the layout of a set with masks, and pictures of its size.
+
+    Where lists name the splits, the layout is common to many sets: one list must have the
+    published length, or all of them together.
+    """
+    if known.lists:
+        lengths = {split: len(listed_names(root, known, split)) for split in known.splits}
+        alike = [lengths[split] == known.counts[split] for split in known.splits]
+        if not any(alike) and sum(lengths.values()) != known.total:
+            return False
     for split in known.splits:
         folder = split_folder(root, known, split)
         before, after = (

@@ -9,117 +9,31 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from whatchanged.data.samples import LabelColours
+from whatchanged.data.set_types import KnownSet, LabelFolder, LabelRule, greys
 from whatchanged.errors import DatasetError, UsageError
-
-SPLITS = ("train", "val", "test")
-
-Colour = tuple[int, int, int]
-
-
-def greys(*values: int) -> frozenset[Colour]:
-    """Return grey values as colours."""
-    return frozenset((value, value, value) for value in values)
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """What the pixels of a label may be.
-
-    Attributes:
-        text: The rule in words.
-        palettes: Sets of colours, of which a whole label must use one; a label of one band
-            counts as grey. Empty when the colours were not published.
-        most: Number of colours a label may have at most.
-    """
-
-    text: str
-    palettes: tuple[frozenset[Colour], ...] = ()
-    most: int = 256
-
-
-@dataclass(frozen=True)
-class LabelFolder:
-    """A folder of labels beside the pictures.
-
-    Attributes:
-        folder: Below the data set's root; `{folder}` is that of the split.
-        rule: What its pixels may be.
-        other: Folder and rule that serve in its place where it does not exist.
-    """
-
-    folder: str
-    rule: LabelRule
-    other: tuple[str, LabelRule] | None = None
-
-
-@dataclass(frozen=True)
-class KnownSet:
-    """One published data set.
-
-    Attributes:
-        name: What the command calls it.
-        title: What papers call it.
-        kind: Captions in one annotation file, or masks alone.
-        tree: The folder that is expected, as text.
-        before: Folder of the earlier pictures; `{folder}` is that of the split.
-        after: Folder of the later pictures.
-        labels: Folders of labels, each with one file a pair.
-        counts: Published pairs of each split of the set; None where not known.
-        total: Published pairs of all splits; None where not known.
-        captions: Published captions of all splits.
-        words: Published number of different words in all captions.
-        size: Side of the square pictures in pixels; None where sets of this layout differ.
-        ground: Ground sampling distance, as published.
-        gsd_m: The same as one number in metres; of a range the geometric mean.
-        annotation: Usual name of the annotation file.
-        folders: Names that the folder of a split may have, where it is not the split's name.
-        lists: File that lists the names of a split, where one folder holds all splits.
-        licence: Terms of use as far as they are known; empty for the user's own.
-        source: Where it comes from; empty for the user's own.
-        citation: Whom to cite; empty for the user's own.
-        use: What this project uses it for.
-        notes: What one must know before trusting a count or a mask.
-    """
-
-    name: str
-    title: str
-    kind: Literal["captions", "masks"]
-    tree: str
-    before: str
-    after: str
-    licence: str
-    source: str
-    citation: str
-    use: str
-    labels: tuple[LabelFolder, ...] = ()
-    counts: Mapping[str, int | None] = field(
-        default_factory=lambda: dict.fromkeys(SPLITS, None), hash=False
-    )
-    total: int | None = None
-    captions: int | None = None
-    words: int | None = None
-    size: int | None = None
-    ground: str = ""
-    gsd_m: float | None = None
-    annotation: str = ""
-    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    lists: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Splits that the set has."""
-        return tuple(self.counts)
-
 
 BINARY = LabelRule("0 unchanged and 255 changed (or 0 and 1)", (greys(0, 255), greys(0, 1)))
 ROAD_BUILDING = LabelRule("0 unchanged, 128 road, 255 building", (greys(0, 128, 255),))
 THREE_COLOURS = LabelRule("at most three colours", most=3)
+
+SECOND_COLOURS = LabelColours(
+    (
+        ((255, 255, 255), 0),  # unchanged
+        ((0, 0, 255), 1),  # water
+        ((128, 128, 128), 2),  # ground without vegetation
+        ((0, 128, 0), 3),  # low vegetation
+        ((0, 255, 0), 4),  # tree
+        ((128, 0, 0), 5),  # building
+        ((255, 0, 0), 6),  # playground
+    )
+)
+SECOND_PALETTE = LabelRule(
+    "the seven colours of SECOND, white for unchanged", (SECOND_COLOURS.colours,)
+)
+ANY_COLOURS = LabelRule("any colours", most=256**3)
 
 _LEVIR_TREE = """\
 {annotation}
@@ -215,6 +129,11 @@ val/    rgb/A/  rgb/B/  sem/A/  sem/B/
 test/   rgb/A/  rgb/B/  sem/A/  sem/B/""",
     before="{split}/rgb/A",
     after="{split}/rgb/B",
+    labels=(
+        LabelFolder("{split}/sem/A", ANY_COLOURS),
+        LabelFolder("{split}/sem/B", ANY_COLOURS),
+    ),
+    colours=LabelColours(SECOND_COLOURS.classes, others=255),
     total=6041,
     captions=30205,
     size=256,
@@ -226,6 +145,8 @@ test/   rgb/A/  rgb/B/  sem/A/  sem/B/""",
     notes=(
         "SECOND-CC-AUG.json also lists augmented copies of pairs, which the published "
         "6,041 pairs and 30,205 captions leave out",
+        "augmentation changed the colours of their land cover too: pixels of other colours than "
+        "SECOND's count as unknown",
     ),
 )
 
@@ -274,6 +195,83 @@ test/   time1/  time2/  label/""",
     notes=("a mask knows cropland alone: other changes count as unchanged",),
 )
 
+SECOND = KnownSet(
+    name="second",
+    title="SECOND",
+    kind="masks",
+    tree="""\
+train/  im1/  im2/  label1/  label2/   (or such as SECOND_train_set/)
+test/   im1/  im2/  label1/  label2/""",
+    before="{folder}/im1",
+    after="{folder}/im2",
+    labels=(
+        LabelFolder("{folder}/label1", SECOND_PALETTE),
+        LabelFolder("{folder}/label2", SECOND_PALETTE),
+    ),
+    colours=SECOND_COLOURS,
+    counts={"train": 2968, "test": 1694},
+    total=4662,
+    size=512,
+    loose=True,
+    licence=_UNKNOWN_LICENCE,
+    source="https://captain-whu.github.io/SCD/",
+    citation="Yang et al. 2021, IEEE TGRS, arXiv:2010.05687 (asymmetric siamese networks)",
+    use="land cover before and after at changed pixels; wishes of ReasonCD",
+    notes=("there is no validation split: take one from train",),
+)
+
+WHU_CD = KnownSet(
+    name="whu-cd",
+    title="WHU-CD",
+    kind="masks",
+    tree="""\
+A/  B/  label/
+list/  train.txt  val.txt  test.txt""",
+    before="A",
+    after="B",
+    labels=(LabelFolder("label", BINARY),),
+    counts={"train": 6096, "val": 762, "test": 762},
+    total=7620,
+    size=256,
+    ground="0.075 m",
+    gsd_m=0.075,
+    lists="list/{split}.txt",
+    licence=_UNKNOWN_LICENCE,
+    source="http://gpcv.whu.edu.cn/data/building_dataset.html",
+    citation="Ji, Wei and Lu 2019, IEEE TGRS 57(1); tiles of Chen et al. 2022 (BIT)",
+    use="masks of changed buildings",
+    notes=(
+        "also called BCDD; this is the recipe bit-7620, whose tiles and split are not those of "
+        "ReasonCD (reasoncd-7434): scores of different recipes do not compare",
+    ),
+)
+
+BCDD = KnownSet(
+    name="bcdd",
+    title="BCDD",
+    kind="masks",
+    tree="""\
+A/  B/  label/
+splits/  train.txt  val.txt  test.txt
+as `whatchanged prepare bcdd` makes it of the scene""",
+    before="A",
+    after="B",
+    labels=(LabelFolder("label", BINARY),),
+    total=7434,
+    size=256,
+    ground="0.075 m",
+    gsd_m=0.075,
+    lists="splits/{split}.txt",
+    licence=_UNKNOWN_LICENCE,
+    source="http://gpcv.whu.edu.cn/data/building_dataset.html",
+    citation="Ji, Wei and Lu 2019, IEEE TGRS 57(1)",
+    use="masks of changed buildings; ReasonCD Tables III and IV",
+    notes=(
+        "tiles of 256 pixels without overlap, as ReasonCD cuts them; its random division into "
+        "5,947, 743 and 744 was not published, so every recipe here is another one",
+    ),
+)
+
 CAPTIONED = KnownSet(
     name="captioned",
     title="a captioned set in the layout of LEVIR-CC",
@@ -295,6 +293,9 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
     SECOND_CC,
     LEVIR_CD,
     CLCD,
+    WHU_CD,
+    BCDD,
+    SECOND,
     CAPTIONED,
 )
 

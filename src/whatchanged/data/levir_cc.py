@@ -8,7 +8,7 @@ Folder::
                              images/<split>/label/<file> or images/<split>/label_rgb/<file>
     sem/<split>/{A,B}/<stem>.png           land cover before and after, optional
 
-SECOND-CC has the same annotation file over ``<split>/rgb/{A,B}/<file>``.
+SECOND-CC has the same annotation file over ``<split>/{rgb,sem}/{A,B}/<file>``.
 
 Annotation file: ``images[] {filename, split, filepath?, changeflag?, sentences[] {raw | tokens}}``
 and, where known, ``source`` and ``gsd_m``. ``filepath`` names the folder below ``images``; in
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whatchanged.data.known_sets import SPLITS, KnownSet, missing
+from whatchanged.data.known_sets import SECOND_CC, missing
 from whatchanged.data.samples import CaptionDataset, CaptionReferences, CaptionSample
+from whatchanged.data.set_types import SPLITS, KnownSet
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 from whatchanged.errors import DatasetError, UsageError
 
@@ -219,9 +220,17 @@ def _identity(entry: Any, where: str) -> tuple[str, str]:
 def _sample(entry: dict[str, Any], where: str, root: Path, collection: str) -> CaptionSample:
     name, split = _identity(entry, where)
     stem = Path(name).stem
+    sem = root / "sem" / split
     folder = root / "images" / _folder(entry, split, where)
-    if (root / split / "rgb").is_dir():  # SECOND-CC
-        folder = root / split / "rgb"
+    labels = [
+        root / "label" / split / f"{stem}.png",
+        folder / "label" / name,
+        folder / "label_rgb" / name,
+    ]
+    colours = None
+    if (root / split / "rgb").is_dir():
+        folder, sem, colours = root / split / "rgb", root / split / "sem", SECOND_CC.colours
+        labels = [sem / "A" / name]  # which knows the changed pixels, as that of B does
     captions = _captions(entry, where)
     return CaptionSample(
         name=stem,
@@ -230,15 +239,12 @@ def _sample(entry: dict[str, Any], where: str, root: Path, collection: str) -> C
         after=_picture(folder / "B" / name, where),
         captions=captions,
         changed=_changed(entry, captions, where),
-        mask=_first_file(
-            root / "label" / split / f"{stem}.png",
-            folder / "label" / name,
-            folder / "label_rgb" / name,
-        ),
-        classes_before=_first_file(root / "sem" / split / "A" / f"{stem}.png"),
-        classes_after=_first_file(root / "sem" / split / "B" / f"{stem}.png"),
+        mask=_first_file(*labels),
+        classes_before=_first_file(sem / "A" / f"{stem}.png"),
+        classes_after=_first_file(sem / "B" / f"{stem}.png"),
         gsd_m=_gsd(entry.get("gsd_m"), where),
         source=str(entry.get("source") or collection),
+        label_colours=colours,
     )
 
 

@@ -13,21 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatchanged.data.pictures import UNKNOWN, read_classes, read_picture
-from whatchanged.data.samples import CaptionSample, ColourTable
+from whatchanged.data.samples import CaptionSample, LabelColours
 from whatchanged.errors import DatasetError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
 
 # Land cover as this project numbers it: 1 water, 2 bare ground, 3 low vegetation, 4 tree,
 # 5 building, 6 playground, 7 road. Colours of the Dubai set; its vegetation is grass or trees.
-DUBAI_COLOURS: ColourTable = (
-    ((132, 41, 246), 2),
-    ((226, 169, 41), 1),
-    ((60, 16, 152), 5),
-    ((254, 221, 58), UNKNOWN),
-    ((110, 193, 228), 7),
-    ((155, 155, 155), UNKNOWN),
-    ((0, 0, 0), UNKNOWN),
+DUBAI_COLOURS = LabelColours(
+    (
+        ((132, 41, 246), 2),
+        ((226, 169, 41), 1),
+        ((60, 16, 152), 5),
+        ((254, 221, 58), UNKNOWN),
+        ((110, 193, 228), 7),
+        ((155, 155, 155), UNKNOWN),
+        ((0, 0, 0), UNKNOWN),
+    )
 )
 # LoveDA's values 0 to 7: no data, background, building, road, water, barren, forest, agriculture.
 LOVEDA_VALUES = (UNKNOWN, UNKNOWN, 5, 7, 1, 2, 4, 3)
@@ -61,7 +63,7 @@ def load_mask_set(root: Path, *, gsd_m: float | None = None) -> tuple[CaptionSam
     Raises:
         DatasetError: A folder is missing or empty, or names that do not stand in all three.
     """
-    files = {part: _pictures(root / part) for part in ("A", "B", "label")}
+    files = {part: list_pictures(root / part) for part in ("A", "B", "label")}
     for part in ("B", "label"):
         odd = sorted(set(files["A"]) ^ set(files[part]))
         if odd:
@@ -119,9 +121,9 @@ def load_loveda(root: Path) -> list[CoverPicture]:
 
 def _with_masks(root: Path) -> list[tuple[str, Path, Path]]:
     """List the pictures of a land-cover set: name, picture, mask."""
-    masks = _pictures(root / "masks")
+    masks = list_pictures(root / "masks")
     rows = []
-    for name, path in sorted(_pictures(root / "images").items()):
+    for name, path in sorted(list_pictures(root / "images").items()):
         if name not in masks:
             raise DatasetError(f"{path} has no mask in {root / 'masks'}")
         rows.append((name, path, masks[name]))
@@ -136,7 +138,12 @@ def _cover(name: str, path: Path, classes: NDArray[np.uint8], mask: Path) -> Cov
     return CoverPicture(name, pixels, classes)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """List the pictures of a folder by name without suffix.
+
+    Raises:
+        DatasetError: No such folder, no picture in it, or two of one name.
+    """
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist")
     found: dict[str, Path] = {}

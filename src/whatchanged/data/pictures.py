@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from whatchanged.data.samples import CaptionSample, ColourTable
+from whatchanged.data.samples import CaptionSample, LabelColours
 from whatchanged.errors import DatasetError
 
 Array: TypeAlias = NDArray[np.uint8]
@@ -136,7 +136,7 @@ def read_picture(path: Path) -> Array:
     return _read(path, "RGB")
 
 
-def read_classes(path: Path, colours: ColourTable | None = None) -> Array:
+def read_classes(path: Path, colours: LabelColours | None = None) -> Array:
     """Read a class map, [H, W] uint8.
 
     Args:
@@ -152,9 +152,9 @@ def read_classes(path: Path, colours: ColourTable | None = None) -> Array:
         return _read(path, None)
     pixels = read_picture(path)
     packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]
-    classes = np.zeros(packed.shape, np.uint8)
-    known = np.zeros(packed.shape, bool)
-    for (red, green, blue), value in colours:
+    classes = np.full(packed.shape, colours.others or 0, np.uint8)
+    known = np.full(packed.shape, colours.others is not None)
+    for (red, green, blue), value in colours.classes:
         here = packed == red * 65536 + green * 256 + blue
         classes[here] = value
         known |= here
@@ -166,19 +166,20 @@ def read_classes(path: Path, colours: ColourTable | None = None) -> Array:
     return classes
 
 
-def read_mask(path: Path, colours: ColourTable | None = None) -> Array:
-    """Read a change mask, [H, W] uint8: 0 unchanged, 1 changed.
+def read_mask(path: Path, colours: LabelColours | None = None) -> Array:
+    """Read a change mask, [H, W] uint8: 0 unchanged, 1 changed, 255 unknown.
 
     Args:
         path: File.
-        colours: Classes of the colours, of which 0 is unchanged; None where black is unchanged
-            and anything else changed.
+        colours: Classes of the colours, of which 0 is unchanged and 255 unknown; None where
+            black is unchanged and anything else changed.
 
     Raises:
         DatasetError: As :func:`read_classes`; or more colours than a mask can have.
     """
     if colours is not None:
-        return np.asarray(read_classes(path, colours) != 0, dtype=np.uint8)
+        classes = read_classes(path, colours)
+        return np.where(classes == UNKNOWN, UNKNOWN, classes != 0).astype(np.uint8)
     pixels = read_picture(path)
     if (pixels != pixels[..., :1]).any():
         packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])  # [H, W]

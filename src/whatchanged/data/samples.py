@@ -8,8 +8,26 @@ from typing import TypeAlias
 
 from whatchanged.data.tokens import UNCHANGED_CAPTION, tokenise
 
-ColourTable: TypeAlias = tuple[tuple[tuple[int, int, int], int], ...]
-"""Colours of a label, red, green and blue, each with the number of its class; 0 is unchanged."""
+Colour: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelColours:
+    """What the colours of a label mean.
+
+    Args:
+        classes: Colours, red, green and blue, each with the number of its class; 0 is
+            unchanged, 255 unknown.
+        others: Number of every other colour; None where the set has no other.
+    """
+
+    classes: tuple[tuple[Colour, int], ...]
+    others: int | None = None
+
+    @property
+    def colours(self) -> frozenset[Colour]:
+        """The colours that have a class."""
+        return frozenset(colour for colour, _ in self.classes)
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,7 @@ class CaptionSample:
     classes_after: Path | None
     gsd_m: float | None
     source: str
-    label_colours: ColourTable | None = None
+    label_colours: LabelColours | None = None
 
     @property
     def targets(self) -> tuple[tuple[str, ...], ...]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from whatchanged.data.known_sets import KnownSet, known_set, missing
+from whatchanged.data.known_sets import known_set, missing
 from whatchanged.data.levir_cc import find_captions_file, list_annotated
 from whatchanged.data.samples import CaptionReferences, CaptionSample
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError, UsageError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -127,9 +128,14 @@ def label_folders(root: Path, known: KnownSet, split: str, folder: str) -> tuple
 
 
 def split_folder(root: Path, known: KnownSet, split: str) -> str:
-    """Return the name of the folder that holds a split."""
-    names = known.folders.get(split, (split,))
-    return next((name for name in names if (root / name).is_dir()), names[0])
+    """Return the name of the folder that holds a split.
+
+    It is the split's own or, where there is none, the only one with the split in its name.
+    """
+    if (root / split).is_dir():
+        return split
+    like = [name for name in sorted(_folder_names(root)) if split in name.lower()]
+    return like[0] if len(like) == 1 and known.loose else split
 
 
 def _sample(pair: SetPair, known: KnownSet) -> CaptionSample:
@@ -141,10 +147,11 @@ def _sample(pair: SetPair, known: KnownSet) -> CaptionSample:
         captions=(),
         changed=False,
         mask=pair.labels[0],
-        classes_before=None,
-        classes_after=None,
+        classes_before=pair.labels[0] if known.colours else None,
+        classes_after=pair.labels[1] if known.colours else None,
         gsd_m=known.gsd_m,
         source=known.name,
+        label_colours=known.colours,
     )
 
 
@@ -173,6 +180,18 @@ def _annotated(root: Path, known: KnownSet) -> SetListing:
     return SetListing(tuple(pairs), broken)
 
 
+def listed_names(root: Path, known: KnownSet, split: str) -> list[str]:
+    """Return the names in the list of a split, suffixes dropped; none where there is no list."""
+    path = root / known.lists.format(split=split)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"list {path} cannot be read: {error}") from error
+    return [Path(line.strip()).stem for line in lines if line.strip()]
+
+
 def _in_folders(root: Path, known: KnownSet) -> SetListing:
     pairs: list[SetPair] = []
     for split in known.splits:
@@ -185,10 +204,8 @@ def _in_folders(root: Path, known: KnownSet) -> SetListing:
             continue  # labels alone are no pairs: other sets have folders of that name too
         folders = (before, after, *label_folders(root, known, split, folder))
         held = [_by_stem(path) for path in folders]
-        names = _listed(root / known.lists.format(split=split)) if known.lists else None
-        if names is None:
-            names = sorted(set().union(*held))
-        for name in names:
+        named = listed_names(root, known, split) if known.lists else set[str]().union(*held)
+        for name in named if known.lists else sorted(named):
             suffix = next((found[name].suffix for found in held if name in found), ".png")
             files = [
                 found.get(name, path / f"{name}{suffix}")
@@ -198,17 +215,6 @@ def _in_folders(root: Path, known: KnownSet) -> SetListing:
     return SetListing(tuple(pairs))
 
 
-def _listed(path: Path) -> list[str]:
-    """Return the names in a list of a split, a line each; nothing where there is no list."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"list {path} cannot be read: {error}") from error
-    return [Path(line.strip()).stem for line in lines if line.strip()]
-
-
 def _by_stem(folder: Path) -> dict[str, Path]:
     names = sorted(_file_names(folder))
     return {Path(name).stem: folder / name for name in names if _is_picture(name)}
@@ -216,6 +222,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURES and not name.startswith(".")
+
+
+def _folder_names(root: Path) -> list[str]:
+    return [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
 
 
 def _file_names(folder: Path) -> Iterable[str]:

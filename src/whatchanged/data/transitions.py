@@ -10,7 +10,7 @@ transition. So everything here is three-valued (Kleene): no, unknown, yes as 0, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -90,6 +90,27 @@ def wish_mask(
     return np.array([0, UNKNOWN, 1], np.uint8)[met]
 
 
+def wish_masks(
+    wishes: Iterable[Understood],
+    classes_before: Mask | None,
+    classes_after: Mask | None,
+    mask: Mask | None,
+) -> dict[Understood, Mask]:
+    """Return the masks of many wishes; as `wish_mask`, at the cost of a look-up each.
+
+    A pair has few transitions, so each wish is decided once per transition and not per pixel.
+    """
+    shape = _shape(classes_before, classes_after, mask)
+    layers = [
+        np.full(shape, UNKNOWN, np.uint8) if values is None else values
+        for values in (classes_before, classes_after, mask)
+    ]
+    code = (layers[0].astype(np.int32) << 16) | (layers[1].astype(np.int32) << 8) | layers[2]
+    kinds, places = np.unique(code, return_inverse=True)
+    before, after, marks = (((kinds >> shift) & 255).astype(np.uint8) for shift in (16, 8, 0))
+    return {wish: wish_mask(wish, before, after, marks)[places.reshape(shape)] for wish in wishes}
+
+
 def presence(
     understood: Understood,
     wished: Mask,
@@ -97,6 +118,7 @@ def presence(
     changed: bool | None,
     captions: Sequence[Sequence[str]] = (),
     complete: bool = False,
+    reverse: bool = False,
 ) -> Presence:
     """Decide whether a pair meets a wish, certainly does not, or cannot be used for it.
 
@@ -107,6 +129,7 @@ def presence(
         captions: Tokenised captions of the pair.
         complete: The classes know every change of the pair (composites, generated scenes,
             SECOND), so that no caption has to confirm that something is absent.
+        reverse: The dates of the pair were exchanged; its captions tell of the other way round.
 
     Present is what covers `PRESENT_SHARE` of the picture. Absent is every wish where the pair
     is labelled unchanged; elsewhere one without a pixel that meets it or might, that no caption
@@ -124,14 +147,17 @@ def presence(
         return "absent"
     if "any" in understood.classes or not captions:
         return "unknown"
-    return "absent" if _captions_rule_out(understood, captions) else "unknown"
+    return "absent" if _captions_rule_out(understood, captions, reverse) else "unknown"
 
 
-def _captions_rule_out(understood: Understood, captions: Sequence[Sequence[str]]) -> bool:
+def _captions_rule_out(
+    understood: Understood, captions: Sequence[Sequence[str]], reverse: bool
+) -> bool:
     if not any(names_class(name, captions) for name in understood.classes):
         return True
     lasting = all(name in _BUILT for name in understood.classes)
-    return lasting and understood.direction == "disappeared" and not names_removal(captions)
+    removed = "appeared" if reverse else "disappeared"
+    return lasting and understood.direction == removed and not names_removal(captions)
 
 
 def _shape(*layers: Mask | None) -> tuple[int, ...]:

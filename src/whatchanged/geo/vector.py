@@ -131,23 +131,29 @@ def write_geopackage(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) 
     """Write polygons as a GeoPackage with the one layer `changes`, empty if there are none.
 
     Without any georeference y is minus the row, which is where QGIS shows such a picture.
+
+    Raises:
+        OSError: It cannot be written.
     """
-    import pyogrio
+    from pyogrio import errors, raw
 
     geometries = _geometries(polygons)
     if not grid.has_transform:
         geometries = shapely.transform(geometries, lambda points: points * (1, -1))
     with replacing(path) as part:
-        pyogrio.raw.write(
-            part,
-            shapely.to_wkb(geometries),
-            [np.array(column) for column in _columns(polygons)],
-            [*_COLUMNS],
-            layer=LAYER,
-            driver="GPKG",
-            geometry_type="Polygon",
-            crs=None if grid.crs is None else _crs_text(grid.crs),
-        )
+        try:
+            raw.write(
+                part,
+                shapely.to_wkb(geometries),
+                _columns(polygons),
+                [*_COLUMNS],
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=None if grid.crs is None else _crs_text(grid.crs),
+            )
+        except (errors.DataSourceError, errors.DataLayerError) as error:
+            raise OSError(f"{path.name}: {error}") from error
 
 
 def write_geojson(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) -> None:

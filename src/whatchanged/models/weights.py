@@ -61,6 +61,13 @@ NAMED_WEIGHTS: dict[str, NamedWeights] = {
         files={},
         size=None,
     ),
+    "reasoncd-small": NamedWeights(
+        description="ReasonCD over the compact encoder and SmolLM2: masks for wishes on a CPU",
+        licence="research and non-commercial use, see its card.md",
+        source=PackageSource(),
+        files={},
+        size=None,
+    ),
     "efficientnet-lite0": NamedWeights(
         description="EfficientNet-Lite0 trained on ImageNet: start weights of the compact encoder",
         licence="Apache-2.0",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whatchanged.answers import Understood
 from whatchanged.config import to_mapping
 from whatchanged.data.augment import photometric
+from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
 from whatchanged.errors import UsageError
 from whatchanged.metrics.masks import MaskCounts
@@ -199,7 +200,7 @@ def count_masks(data: ValidationPairs, ask: Any) -> dict[Understood, tuple[MaskC
         found = ask(pictures, [wish for wish, _, _ in asked]).numpy() > 0.5
         for (wish, mask, met), said in zip(asked, found, strict=True):
             before, n_met = counts.get(wish, (MaskCounts(), 0))
-            counts[wish] = (before.add(said, mask == 1, mask != 255), n_met + met)
+            counts[wish] = (before.add(said, mask == 1, mask != UNKNOWN), n_met + met)
     return counts
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from whatchanged.answers import Understood
+from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.metrics.masks import MaskCounts
@@ -141,8 +142,8 @@ def _ask_pair(
     asked = []
     for drawn, wish, answer in zip(wanted, wishes, answers, strict=True):
         counts = None
-        if drawn is not None:
-            counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != 255)
+        if drawn is not None and (drawn.mask != UNKNOWN).any():
+            counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != UNKNOWN)
         is_met: bool | None = drawn is not None and drawn.met
         if drawn is not None and drawn.understood == ANY and drawn.met != sample.changed:
             is_met = None

@@ -53,7 +53,7 @@ class FeatureConditioning(nn.Module):
         streams = torch.cat([before, after])  # [2B, L, D]
         local = self.convolution(as_map(streams, grid))  # [2B, D, h, w]
         streams = self.norm(streams + as_tokens(local))  # [2B, L, D]
-        before, after = streams.chunk(2)
+        before, after = streams.split([before.shape[0], before.shape[0]])
         return before + difference, after + difference, difference
 
 

@@ -82,7 +82,8 @@ class HiSem(nn.Module):
         tokens = as_tokens(torch.cat([before_map, after_map]))  # [2B, L, C]
         # Encoders hand on channels first; from here on a token's numbers lie together.
         tokens = (self.project(tokens) + self.positions((h, w))).contiguous()  # [2B, L, D]
-        first, second = tokens.chunk(2)
+        n_pairs = before_map.shape[0]  # `chunk` of a batch of any size cannot be exported
+        first, second = tokens.split([n_pairs, n_pairs])
         return first, second
 
     def memory(

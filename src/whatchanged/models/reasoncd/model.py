@@ -101,7 +101,8 @@ class ReasonCD(nn.Module):
         if decode:
             fused = self.fusion(features.before, features.after)
             each = self.masks(fused[rows], prompts, features)  # [t, H, W]
-            masks = [each[owners == i].amax(dim=0) for i in owners.unique().tolist()]
+            asked = has_target.nonzero().flatten().tolist()
+            masks = [each[owners == i].amax(dim=0) for i in asked]
             united = torch.stack(masks) if masks else each
         return ReasonCDOutput(
             text_logits=self.language.logits(states[:, :-1][learned]),

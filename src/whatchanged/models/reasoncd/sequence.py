@@ -64,7 +64,8 @@ class TextBatch:
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """Return row and segment of every sample, [n] each, row by row in the order given."""
-        rows, segments = [], []
+        rows: list[int] = []
+        segments: list[int] = []
         for row, last in enumerate(self.segment.amax(dim=1).tolist()):
             rows += [row] * last
             segments += range(1, last + 1)

@@ -1,0 +1,160 @@
+"""Folders that a preparation fills: whole or not there, with a record of what was done.
+
+``prepared.json`` is written last; a folder that has it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from whatchanged import __version__
+from whatchanged.errors import DatasetError
+
+RECORD = "prepared.json"
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation made.
+
+    Attributes:
+        folder: Where it is.
+        record: Content of its ``prepared.json``: ``kind``, ``options`` and ``counts``, and the
+            ``sha256`` of every split where the preparation chose the splits.
+        fresh: Whether this call made it; False if it was there.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    fresh: bool
+
+
+@dataclass
+class Faults:
+    """What is wrong with a data set, collected so that all of it is told at once."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        """Note one fault: file and reason."""
+        self.lines.append(line)
+
+    def check(self, what: str, hint: str = "") -> None:
+        """Fail if there were faults.
+
+        Raises:
+            DatasetError: It counts the faults and lists the first ten.
+        """
+        if not self.lines:
+            return
+        n = len(self.lines)
+        shown = "".join(f"\n  {line}" for line in self.lines[:_SHOWN])
+        more = f"\n  and {n - _SHOWN} more" if n > _SHOWN else ""
+        faults = "1 fault" if n == 1 else f"{n} faults"
+        raise DatasetError(f"{what} has {faults}:{shown}{more}", hint=hint)
+
+
+def finished(folder: Path, kind: str, options: Mapping[str, Any]) -> Prepared | None:
+    """Return what an earlier run left in a folder; None if there is nothing.
+
+    Raises:
+        DatasetError: The folder holds something else, or the same made with other options.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        made = record["kind"], record["options"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{folder} exists and was not made by `whatchanged prepare`",
+            hint="choose another folder",
+        ) from error
+    if made != (kind, dict(options)):
+        raise DatasetError(
+            f"{folder} was prepared as {made[0]} with {made[1]}",
+            hint="choose another folder, or replace it with --force",
+        )
+    return Prepared(folder, record, fresh=False)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill; it becomes ``target`` when the block ends without an error.
+
+    The folder lies beside ``target``, so that relative paths to other places stay true. What is
+    there is replaced if it is empty or was prepared.
+
+    Raises:
+        DatasetError: ``target`` holds something else.
+    """
+    is_ours = target.is_dir() and ((target / RECORD).is_file() or not any(target.iterdir()))
+    if target.exists() and not is_ours:
+        raise DatasetError(f"{target} holds other things", hint="choose another folder")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    previous = target.with_name(f".{target.name}.{os.getpid()}.previous")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            os.replace(target, previous)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if target.exists():  # else it is all there is
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_record(
+    folder: Path, kind: str, options: Mapping[str, Any], **values: Any
+) -> dict[str, Any]:
+    """Write ``prepared.json`` and return its content."""
+    record = {"kind": kind, "options": dict(options), "whatchanged": __version__, **values}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_file(folder / RECORD, text.encode())
+    return record
+
+
+def write_splits(folder: Path, recipe: str, splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Write ``splits/<split>.txt``, one name a line, and ``splits/sha256.txt``.
+
+    The latter is in the format of ``sha256sum`` below a comment that names the recipe.
+
+    Returns:
+        sha256 of each list by split.
+    """
+    sums = {}
+    for split, names in splits.items():
+        content = "".join(f"{name}\n" for name in names).encode()
+        write_file(folder / "splits" / f"{split}.txt", content)
+        sums[split] = hashlib.sha256(content).hexdigest()
+    lines = [f"# recipe {recipe}", *(f"{digest}  {split}.txt" for split, digest in sums.items())]
+    write_file(folder / "splits" / "sha256.txt", ("\n".join(lines) + "\n").encode())
+    return sums
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and move it into place; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write [H, W] or [H, W, 3] as PNG; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG", compress_level=6)

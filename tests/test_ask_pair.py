@@ -1,0 +1,213 @@
+"""Loading models for wishes, and pairs as these see them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from whatchanged import ask_pair
+from whatchanged.ask_pair import (
+    AskModel,
+    language_base,
+    load_ask_model,
+    n_parts,
+    read_pair,
+    see_windows,
+)
+from whatchanged.errors import (
+    CheckpointError,
+    InputError,
+    UsageError,
+    WeightsUnavailableError,
+)
+from whatchanged.models import weights
+from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+from whatchanged.models.reasoncd.model import ReasonCD
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_ask_model: Path) -> AskModel:
+    return load_ask_model(tiny_ask_model)
+
+
+def write(path: Path, picture: NDArray[np.uint8], **profile: Any) -> Path:
+    height, width, count = picture.shape
+    options = {
+        "crs": "EPSG:32650",
+        "transform": Affine(2.0, 0, 450_000, 0, -2.0, 4_300_000),
+        "driver": "GTiff",
+    }
+    with rasterio.open(
+        path, "w", height=height, width=width, count=count, dtype="uint8", **options | profile
+    ) as file:
+        file.write(np.moveaxis(picture, 2, 0))
+    return path
+
+
+def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(1, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Pair of 100 x 220 pixels whose right half is nodata in the later date."""
+    later = noise(100, 220, 1)
+    later[:, 110:] = 0
+    return (
+        write(tmp_path / "before.tif", noise(100, 220)),
+        write(tmp_path / "after.tif", later, nodata=0),
+    )
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+def test_a_model_is_loaded_once_and_merged(tiny_ask_model: Path, tiny: AskModel) -> None:
+    assert load_ask_model(tiny_ask_model) is tiny
+    assert tiny.name == str(tiny_ask_model)
+    assert tiny.sha256 == load_checkpoint(tiny_ask_model).manifest.sha256
+    assert tiny.reasoncd.language.merged
+    assert not tiny.reasoncd.training
+
+
+def test_a_replaced_checkpoint_is_read_again(tiny_ask_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_ask_model, folder)
+    first = load_ask_model(folder)
+    saved = load_checkpoint(folder)
+    moved = {k: v + 1 if k == "project.bias" else v for k, v in saved.tensors.items()}
+    shutil.rmtree(folder)
+    save_checkpoint(
+        folder, family=saved.family, config=saved.config, tensors=moved, extras=saved.extras
+    )
+    second = load_ask_model(folder)
+    assert second.sha256 != first.sha256
+    bias = first.reasoncd.project.bias
+    torch.testing.assert_close(second.reasoncd.project.bias, bias + 1)
+
+
+def test_another_family_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(CheckpointError, match="hisem"):
+        load_ask_model(tiny_model)
+
+
+def test_an_unknown_model_is_said() -> None:
+    with pytest.raises(WeightsUnavailableError, match="reasoncd-smal"):
+        load_ask_model("reasoncd-smal")
+
+
+@pytest.mark.parametrize("wish", ["", " \t\n", "\x00\x07\x1b", "?!", "x" * 301, "\u200b\u202e"])
+def test_wishes_that_say_nothing_or_too_much_are_refused(tiny: AskModel, wish: str) -> None:
+    with pytest.raises(UsageError, match="the wish"):
+        tiny.check(["new houses", wish])
+
+
+def test_a_missing_language_base_is_named(
+    tiny_ask_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert language_base(tiny_ask_model) is None
+    saved = load_checkpoint(tiny_ask_model)
+    folder = tmp_path / "small"
+    language = {**saved.config["language"], "start": "smollm2-135m-instruct"}
+    config = {**saved.config, "language": language}
+    save_checkpoint(
+        folder, family=saved.family, config=config, tensors=saved.tensors, extras=saved.extras
+    )
+    monkeypatch.setenv("WHATCHANGED_CACHE", str(tmp_path / "cache"))
+    assert language_base(folder) == "smollm2-135m-instruct"
+    with pytest.raises(WeightsUnavailableError, match="smollm2-135m-instruct"):
+        load_ask_model(folder)
+    monkeypatch.setattr(weights, "locate", lambda name: tmp_path)
+    assert language_base(folder) is None
+
+
+# --- pairs -----------------------------------------------------------------------------------
+
+
+def test_a_pair_is_read_whole_with_all_that_is_known_of_it(files: tuple[Path, Path]) -> None:
+    pair = read_pair(*files, SIDE)
+    assert pair.pixels.before.shape == (100, 220, 3)
+    assert pair.grid.crs.to_epsg() == 32650
+    assert pair.reading["after"]["path"] == str(files[1].resolve())
+    assert pair.plan.source == (100, 220)
+    # 2 m a pixel are coarser than 1 m, so a window of 64 pixels is its due.
+    assert pair.plan.width <= 1.5 * SIDE
+    assert pair.plan.gsd_m == pytest.approx(2 * pair.plan.width / SIDE)
+
+
+def test_little_that_is_valid_is_warned_of(files: tuple[Path, Path], tmp_path: Path) -> None:
+    assert not any("valid" in warning for warning in read_pair(*files, SIDE).warnings)
+    later = noise(100, 220, 1)
+    later[:, 40:] = 0
+    after = write(tmp_path / "later.tif", later, nodata=0)
+    assert "only 18% of the pixels are valid in both" in read_pair(files[0], after, SIDE).warnings
+
+
+def test_nothing_valid_is_an_error(files: tuple[Path, Path], tmp_path: Path) -> None:
+    after = write(tmp_path / "later.tif", np.zeros((100, 220, 3), np.uint8), nodata=0)
+    with pytest.raises(InputError, match="no pixel that is valid"):
+        read_pair(files[0], after, SIDE)
+
+
+def test_what_is_too_large_is_refused_with_a_way_out(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask_pair, "MAX_PIXELS", 21_999)
+    with pytest.raises(InputError, match="220 x 100") as caught:
+        read_pair(*files, SIDE)
+    assert "srcwin" in caught.value.hint
+
+
+def test_windows_without_a_valid_pixel_are_not_looked_at(
+    tiny: AskModel, files: tuple[Path, Path]
+) -> None:
+    pair = read_pair(*files, SIDE)
+    seen = list(see_windows(tiny, pair))
+    corners = [corner for windows in seen for corner in windows.corners]
+    assert corners == [corner for corner in pair.plan.corners if corner[1] < 110]
+    assert 0 < len(corners) < len(pair.plan.corners)
+    assert len(seen) == n_parts(pair)
+    assert all(w.encoded.n_pairs == len(w.corners) <= 4 for w in seen)
+
+
+def test_a_gap_is_the_same_grey_in_both_dates(
+    tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+    see = ReasonCD.see
+
+    def recorded(self: ReasonCD, before: torch.Tensor, after: torch.Tensor) -> Any:
+        shown.append((before, after))
+        return see(self, before, after)
+
+    monkeypatch.setattr(ReasonCD, "see", recorded)
+    pair = read_pair(*files, SIDE)
+    seen = list(see_windows(tiny, pair))
+    for windows, (before, after) in zip(seen, shown, strict=True):
+        for row, (top, left) in enumerate(windows.corners):
+            valid = pair.plan.cut(pair.pixels.valid, (top, left))
+            for date, picture in ((before, pair.pixels.before), (after, pair.pixels.after)):
+                window = date[row].permute(1, 2, 0).numpy()
+                assert (window[~valid] == 127).all()
+                cut = pair.plan.cut(picture, (top, left))
+                assert (window[valid] == cut[valid]).all()
+
+
+def test_windows_together_are_the_same_as_alone(
+    tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = read_pair(*files, SIDE)
+    together = torch.cat([w.encoded.fused for w in see_windows(tiny, pair)])
+    monkeypatch.setattr(ask_pair, "_TOGETHER", 1)
+    alone = torch.cat([w.encoded.fused for w in see_windows(tiny, pair)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)

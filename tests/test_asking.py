@@ -1,0 +1,370 @@
+"""Asking from files to results, with a small random model whose judgement is scripted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from PIL import Image
+
+import whatchanged
+from whatchanged import ask_answer, asking
+from whatchanged.ask_pair import AskModel, see_windows
+from whatchanged.asking import ask, ask_many, load_ask_model, open_session
+from whatchanged.errors import InputError, PairMismatchError, UsageError
+
+Script = Callable[[Callable[..., Any]], list[int]]
+Picture = NDArray[np.uint8]
+CONTRACT = [
+    *("before", "after", "wish", "found", "answer", "target", "direction"),
+    *("changed_fraction", "area_m2", "n_polygons", "mask", "model", "warnings"),
+]
+HOUSES = "It's buildings that appeared: <CHG>."
+NO_TREES = "There are no trees that disappeared between these images."
+BOXES = ((3, 5, 23, 35), (60, 100, 90, 140), (70, 7, 95, 12))  # top, left, bottom, right
+
+
+def difference(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+    """Point at all that differs; at nothing if trees are asked for."""
+    if "tree" in wish:
+        return NO_TREES, None
+    differs = np.abs(after.astype(int) - before).max(axis=0) > 50
+    return (HOUSES, 0.9 * differs) if differs.any() else (NO_TREES, None)
+
+
+def draw(height: int = 100, width: int = 160) -> tuple[Picture, Picture, NDArray[np.bool_]]:
+    """Both dates, which differ in boxes, and the mask of these."""
+    before = np.random.default_rng(0).integers(1, 40, (height, width, 3), np.uint8)
+    mask = np.zeros((height, width), bool)
+    for top, left, bottom, right in BOXES:
+        mask[top:bottom, left:right] = True
+    after = np.where(mask[..., None], np.uint8(200), before)
+    return before, after, mask
+
+
+def write(path: Path, picture: Picture, gsd_m: float = 0.5, **profile: Any) -> Path:
+    height, width, count = picture.shape
+    options = {
+        "crs": "EPSG:32650",
+        "transform": Affine(gsd_m, 0, 450_000, 0, -gsd_m, 4_300_000),
+        "driver": "GTiff",
+    }
+    with rasterio.open(
+        path, "w", height=height, width=width, count=count, dtype="uint8", **options | profile
+    ) as file:
+        file.write(np.moveaxis(picture, 2, 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tiny_ask_model: Path) -> Path:
+    return tiny_ask_model
+
+
+@pytest.fixture(scope="module")
+def tiny(model: Path) -> AskModel:
+    return load_ask_model(model)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    before, after, _ = draw()
+    return write(folder / "before.tif", before), write(folder / "after.tif", after)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("plain")
+    for name, picture in zip(("before", "after"), draw(), strict=False):
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    return folder / "before.png", folder / "after.png"
+
+
+# --- the answer ------------------------------------------------------------------------------
+
+
+def test_a_result_says_all_that_was_promised(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    scripted(difference)
+    mask = draw()[2]
+    result = ask(*files, "new houses", model=model)
+    assert result.found and not result.forced
+    assert result.answer == "It's buildings that appeared."
+    assert result.said == HOUSES
+    assert (result.target, result.direction) == (["building"], "appeared")
+    assert (result.mask == mask).all()
+    assert result.mask.dtype == bool
+    assert result.probability.shape == mask.shape
+    np.testing.assert_allclose(result.probability, 0.9 * mask, atol=1e-6)
+    assert result.changed_fraction == pytest.approx(mask.mean())
+    assert result.area_m2 == pytest.approx(mask.sum() * 0.25)
+    assert result.n_polygons == len(result.polygons) == 3
+    assert [p.area_px for p in result.polygons] == [1200, 600, 125]
+    assert all(p.wish == "new houses" and p.target == ("building",) for p in result.polygons)
+    assert result.warnings == ()
+    assert list(result.to_json()) == CONTRACT
+    assert result.to_json()["mask"] is None
+
+
+def test_the_pair_was_seen_in_windows_that_fit_on_the_ground(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    """The mask above came from several windows: scripted maps lie where the pixels do."""
+    calls = scripted(difference)
+    result = ask(*files, "new houses", model=model)
+    assert "windows" not in result.seen  # 160 pixels of half a metre are one window
+    assert sum(calls) == 1
+    doubled = [p.with_name(f"fine-{p.name}") for p in files]
+    for path, picture in zip(doubled, draw(), strict=False):
+        write(path, picture, gsd_m=1.0)
+    calls.clear()
+    result = ask(*doubled, "new houses", model=model)
+    assert "windows" in result.seen
+    assert sum(calls) > 1
+    assert (result.mask == draw()[2]).all()
+    assert result.area_m2 == pytest.approx(draw()[2].sum())
+
+
+def test_what_is_not_there_has_no_mask(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    scripted(difference)
+    result = ask(*files, "felled trees", model=model)
+    assert not result.found and not result.has_mask
+    assert result.answer == NO_TREES
+    assert (result.target, result.direction) == (["tree"], "disappeared")
+    assert not result.mask.any()
+    assert (result.probability == 0).all()
+    assert result.area_m2 == 0
+    assert result.to_json()["n_polygons"] == 0
+
+
+def test_a_wish_off_the_subject_is_answered_honestly(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    text = "This is not a change that can be seen from above."
+    scripted(lambda wish, before, after: (text, None))
+    result = ask(*files, "who won the match?", model=model)
+    assert (result.found, result.target, result.direction) == (False, [], None)
+    assert result.answer == text
+
+
+def test_a_forced_mask_is_said_to_be_forced(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    scripted(difference)
+    result = ask(*files, "felled trees", model=model, force_target=True)
+    assert result.forced and not result.found and result.has_mask
+    assert result.mask.all()
+    assert any("forced" in warning for warning in result.warnings)
+
+
+def test_the_explanation_is_kept_on_request(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    why = "New roofs give room to live."
+    scripted(lambda *window: (f"{why} {HOUSES}", difference(*window)[1]))
+    assert ask(*files, "room", model=model).answer == "It's buildings that appeared."
+    explained = ask(*files, "room", model=model, explain=True).answer
+    assert explained == f"{why} It's buildings that appeared."
+
+
+def test_the_threshold_decides_what_is_in_the_mask(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    scripted(difference)
+    assert ask(*files, "new houses", model=model, threshold=0.89).mask.any()
+    result = ask(*files, "new houses", model=model, threshold=0.95)
+    assert result.found
+    assert not result.mask.any()
+    assert any("0.95" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1, float("nan")])
+def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
+    with pytest.raises(UsageError, match="threshold"):
+        ask("no.tif", "no.tif", "new houses", model=model, threshold=threshold)
+
+
+def test_without_georeference_areas_are_unknown(
+    model: Path, plain: tuple[Path, Path], scripted: Script
+) -> None:
+    scripted(difference)
+    result = ask(*plain, "new houses", model=model)
+    assert (result.mask == draw()[2]).all()
+    assert result.area_m2 is None
+    assert result.to_json()["area_m2"] is None
+    assert result.polygons[0].area_m2 is None
+    assert result.polygons[0].geometry.bounds == (100, 60, 140, 90)
+
+
+def test_what_is_not_valid_is_neither_changed_nor_unchanged(
+    model: Path, tmp_path: Path, scripted: Script
+) -> None:
+    scripted(difference)
+    before, after, mask = draw()
+    after[:, 120:] = 0  # through one of the boxes
+    files = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after, nodata=0)
+    result = ask(*files, "new houses", model=model)
+    assert np.isnan(result.probability[:, 120:]).all()
+    assert not np.isnan(result.probability[:, :120]).any()
+    assert not result.mask[:, 120:].any()
+    assert (result.mask[:, :120] == mask[:, :120]).all()
+    assert result.changed_fraction == pytest.approx(mask[:, :120].mean())
+
+
+# --- many windows ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> tuple[Path, Path]:
+    """Pair of 300 x 300 pixels of 1 m, changed in two far corners, much and little."""
+    before = np.full((300, 300, 3), 30, np.uint8)
+    after = before.copy()
+    after[5:35, 5:35] = 200
+    after[285:295, 285:295] = 120
+    return write(tmp_path / "b.tif", before, 1.0), write(tmp_path / "a.tif", after, 1.0)
+
+
+def test_one_window_that_finds_is_enough_and_the_most_change_speaks(
+    model: Path, large: tuple[Path, Path], scripted: Script
+) -> None:
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        _, probability = difference(wish, before, after)
+        if probability is None:
+            return NO_TREES, None
+        many = (after == 200).any()
+        return (HOUSES if many else "It's roads that appeared: <CHG>."), probability
+
+    scripted(script)
+    result = ask(*large, "new things", model=model)
+    assert result.found
+    assert result.target == ["building"]
+    assert result.mask.sum() == 900 + 100
+    assert result.n_polygons == 2
+
+
+def test_where_no_window_finds_the_most_frequent_answer_speaks(
+    model: Path, large: tuple[Path, Path], scripted: Script
+) -> None:
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        return ("There are no roads that appeared." if (after == 200).any() else NO_TREES), None
+
+    scripted(script)
+    result = ask(*large, "felled trees", model=model)
+    assert not result.found
+    assert result.answer == NO_TREES
+
+
+def test_windows_change_nothing_that_one_look_would_see(
+    tiny: AskModel, model: Path, large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many wishes and windows are answered at once changes no answer of the real model."""
+    session = open_session(*large, model=model)
+    wishes = ["new houses", "a much longer wish about flooded fields", "trees"]
+    together = ask_many(*large, wishes, model=model, force_target=True)
+    monkeypatch.setattr(ask_answer, "_ROWS", 1)
+    for wish, result in zip(wishes, together, strict=True):
+        alone = session.ask(wish, force_target=True)
+        assert alone.said == result.said
+        assert alone.found == result.found
+        np.testing.assert_allclose(alone.probability, result.probability, atol=1e-4)
+
+
+# --- many wishes -----------------------------------------------------------------------------
+
+
+def test_many_wishes_are_answered_in_order_and_together(
+    model: Path, files: tuple[Path, Path], scripted: Script
+) -> None:
+    calls = scripted(difference)
+    wishes = ["new houses", "felled trees", "new roofs"]
+    results = ask_many(*files, wishes, model=model)
+    assert [r.wish for r in results] == wishes
+    assert [r.found for r in results] == [True, False, True]
+    assert calls == [3]
+
+
+@pytest.mark.parametrize("wishes", [[], (), "new houses"])
+def test_no_list_of_wishes_is_an_error(model: Path, wishes: Any) -> None:
+    with pytest.raises(UsageError, match="wishes"):
+        ask_many("no.tif", "no.tif", wishes, model=model)
+
+
+@pytest.mark.parametrize("wish", ["", "\x00\x1b\x07", "x" * 400])
+def test_wishes_are_checked_before_anything_is_read(model: Path, wish: str) -> None:
+    with pytest.raises(UsageError, match="the wish"):
+        ask_many("no.tif", "no.tif", ["new houses", wish], model=model)
+
+
+def test_a_session_sees_once_and_answers_often(
+    model: Path, files: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(difference)
+    n_seen: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        n_seen.append(1)
+        return see_windows(*arguments)
+
+    monkeypatch.setattr(asking, "see_windows", counted)
+    session = open_session(*files, model=model)
+    one = [session.ask(wish) for wish in ("new houses", "felled trees", "new houses")]
+    assert len(n_seen) == 1
+    assert [r.found for r in one] == [True, False, True]
+    (again,) = ask_many(*files, ["new houses"], model=model)
+    assert again.to_json() == one[0].to_json()
+    monkeypatch.setattr(asking, "_KEPT_WINDOWS", 0)  # too many to keep: seen for every wish
+    n_seen.clear()
+    session = open_session(*files, model=model)
+    assert session.seen is None
+    assert session.ask("new houses").to_json() == one[0].to_json()
+    assert len(n_seen) == 1
+
+
+# --- around it -------------------------------------------------------------------------------
+
+
+def test_unreadable_and_mismatched_pairs_say_so(
+    model: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        ask(files[0], tmp_path / "nowhere.tif", "new houses", model=model, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    other = write(tmp_path / "other.tif", draw()[1][:50])
+    with pytest.raises(PairMismatchError):
+        ask(files[0], other, "new houses", model=model)
+    assert ask(files[0], other, "new houses", model=model, align=True).mask.shape == (100, 160)
+
+
+def test_how_the_pair_is_seen_is_noted(
+    model: Path, files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="whatchanged"):
+        ask(*files, "new houses", model=model)
+    assert "160 x 100 pixels, seen whole" in caplog.text
+
+
+def test_the_package_hands_out_asking() -> None:
+    assert whatchanged.ask is ask
+    assert whatchanged.ask_many is ask_many
+    assert whatchanged.load_ask_model is load_ask_model
+    assert whatchanged.WishResult is asking.WishResult
+
+
+def test_a_real_pair_gets_an_answer_of_its_size(model: Path, shared_data: Path) -> None:
+    folder = shared_data / "captioned" / "images" / "val"
+    name = sorted(path.name for path in (folder / "A").iterdir())[0]
+    result = ask(folder / "A" / name, folder / "B" / name, "new houses", model=model)
+    with Image.open(folder / "A" / name) as picture:
+        assert result.mask.shape == picture.size[::-1]
+    assert ((result.probability >= 0) & (result.probability <= 1)).all()
