@@ -142,9 +142,14 @@ def _routing_rows(variant: str) -> tuple[Row, ...]:
 
 
 def _captions(
-    name: str, title: str, *rows: Row, dataset: str = "LEVIR-CC", **more: Any
+    name: str,
+    title: str,
+    *rows: Row,
+    kind: Kind = "captions",
+    dataset: str = "LEVIR-CC",
+    **more: Any,
 ) -> Experiment:
-    return Experiment(name, title, "HiSem", "captions", dataset, rows, **more)
+    return Experiment(name, title, "HiSem", kind, dataset, rows, **more)
 
 
 def _masks(
@@ -230,12 +235,14 @@ _ALL = (
         "hisem-fig-5",
         "Captions beside the references",
         Row(("HiSem",), "full"),
+        kind="pictures",
         pictures=("captions",),
     ),
     _captions(
         "hisem-fig-6",
         "Features before and after BDAM",
         Row(("HiSem",), "full"),
+        kind="pictures",
         pictures=("bdam",),
     ),
     _masks(
@@ -246,10 +253,10 @@ _ALL = (
     ),
     _masks("reasoncd-table-4", "Rank of the adapters", *_RANKS, heads=("rank",)),
     _masks("reasoncd-fig-10", "With and without MSFF: scores", *_MSFF, pictures=("masks",)),
-    _masks("reasoncd-fig-11", "With and without MSFF: loss curves", *_MSFF),
-    _masks("reasoncd-fig-12", "With and without MSFF: validation curves", *_MSFF),
-    _masks("reasoncd-fig-13", "Rank of the adapters: loss curves", *_RANKS, heads=("rank",)),
-    _masks("reasoncd-fig-14", "Rank of the adapters: validation curves", *_RANKS, heads=("rank",)),
+    _masks("reasoncd-fig-11", "With and without MSFF: loss curves", *_MSFF, kind="pictures"),
+    _masks("reasoncd-fig-12", "With and without MSFF: validation curves", *_MSFF, kind="pictures"),
+    _masks("reasoncd-fig-13", "Rank of the adapters: loss curves", *_RANKS, kind="pictures"),
+    _masks("reasoncd-fig-14", "Rank of the adapters: validation curves", *_RANKS, kind="pictures"),
     *(
         _masks(
             f"reasoncd-fig-{number}",

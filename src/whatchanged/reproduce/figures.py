@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -24,7 +23,8 @@ COLOURS = {"tp": (255, 255, 255), "fp": (230, 120, 0), "fn": (0, 114, 230)}
 LEGEND = "white: found; orange: found wrongly; blue: missed"
 
 _SMOOTH = 20
-_TEXT = 46  # characters a line under a pair
+_GAP, _LINE = 0.24, 0.17  # inches between pictures, and of a line of text
+_LETTERS = 13  # an inch, at this size of text
 _OPACITY = 0.6
 
 
@@ -49,26 +49,8 @@ class ShownPair:
 
 def caption_sheet(pairs: Sequence[ShownPair]) -> Figure:
     """Draw pairs, two in a row, each with its text below."""
-    rows = -(-len(pairs) // 2)
-    figure = Figure(figsize=(WIDTH, 4.2 * rows), layout="constrained")
-    grid = figure.subplots(rows, 4, squeeze=False)
-    _bare(grid.flat)
-    for index, pair in enumerate(pairs):
-        first, second = grid[index // 2][2 * (index % 2) : 2 * (index % 2) + 2]
-        first.imshow(pair.before)
-        second.imshow(pair.after)
-        first.set_title("before", fontsize=FONT, loc="left")
-        second.set_title("after", fontsize=FONT, loc="left")
-        text = "\n".join(textwrap.fill(f"{line}", 2 * _TEXT) for line in (pair.name, *pair.lines))
-        first.text(
-            *(0.0, -0.04, text),
-            transform=first.transAxes,
-            va="top",
-            fontsize=FONT,
-            color="black" if pair.right else "#a01010",
-            parse_math=False,
-        )
-    return figure
+    shown = [(pair, (pair.before, pair.after)) for pair in pairs]
+    return _sheet(shown, ("before", "after"), across=2)
 
 
 def heat_sheet(
@@ -80,22 +62,11 @@ def heat_sheet(
         pairs: P pairs.
         maps: For each the two maps, [h, w], at least 0.
     """
-    heads = ("before", "after", "difference before BDAM", "difference after BDAM")
-    figure = Figure(figsize=(WIDTH, 2.9 * len(pairs)), layout="constrained")
-    grid = figure.subplots(len(pairs), len(heads), squeeze=False)
-    _bare(grid.flat)
-    for row, pair, (entering, leaving) in zip(grid, pairs, maps, strict=True):
-        shown = (
-            pair.before,
-            pair.after,
-            overlay(pair.after, entering),
-            overlay(pair.after, leaving),
-        )
-        for axes, picture in zip(row, shown, strict=True):
-            axes.imshow(picture)
-        _write_below(row[0], pair)
-    _head(grid[0], heads)
-    return figure
+    shown = [
+        (p, (p.before, p.after, overlay(p.after, entering), overlay(p.after, leaving)))
+        for p, (entering, leaving) in zip(pairs, maps, strict=True)
+    ]
+    return _sheet(shown, ("before", "after", "difference before BDAM", "difference after BDAM"))
 
 
 def confusion(counts: NDArray[np.int64]) -> Figure:
@@ -180,18 +151,18 @@ def mask_sheet(
         columns: Model -> for each pair its mask, [H, W].
         truths: For each pair where it changed, [H, W]; None where nobody knows.
     """
-    heads = ("before", "after", *columns)
-    figure = Figure(figsize=(2.75 * len(heads), 3.0 * len(pairs)), layout="constrained")
-    grid = figure.subplots(len(pairs), len(heads), squeeze=False)
-    _bare(grid.flat)
-    for index, (row, pair, truth) in enumerate(zip(grid, pairs, truths, strict=True)):
-        found = [judged(pair.after, masks[index], truth) for masks in columns.values()]
-        for axes, picture in zip(row, (pair.before, pair.after, *found), strict=True):
-            axes.imshow(picture)
-        _write_below(row[0], pair)
-    _head(grid[0], heads)
-    figure.suptitle(LEGEND, fontsize=FONT)
-    return figure
+    shown = [
+        (
+            pair,
+            (
+                pair.before,
+                pair.after,
+                *(judged(pair.after, masks[index], truth) for masks in columns.values()),
+            ),
+        )
+        for index, (pair, truth) in enumerate(zip(pairs, truths, strict=True))
+    ]
+    return _sheet(shown, ("before", "after", *columns), footer=LEGEND)
 
 
 def judged(picture: Picture, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Picture:
@@ -219,23 +190,49 @@ def running_mean(points: Points) -> list[tuple[float, float]]:
     return [(x, float(mean)) for (x, _), mean in zip(points, means, strict=True)]
 
 
-def _bare(grid: Iterable[Axes]) -> None:
-    for axes in grid:
-        axes.set_axis_off()
+def _sheet(
+    shown: Sequence[tuple[ShownPair, Sequence[Picture]]],
+    heads: Sequence[str],
+    *,
+    across: int = 1,
+    footer: str = "",
+) -> Figure:
+    """Lay out pairs as rows of pictures of one size, the text of each below it.
 
-
-def _head(row: Sequence[Axes], heads: Sequence[str]) -> None:
-    for axes, head in zip(row, heads, strict=True):
-        axes.set_title(head, fontsize=FONT, parse_math=False)
-
-
-def _write_below(axes: Axes, pair: ShownPair) -> None:
-    lines = [textwrap.fill(line, 2 * _TEXT) for line in (pair.name, *pair.lines)]
-    axes.text(
-        *(0.0, -0.03, "\n".join(lines)),
-        transform=axes.transAxes,
-        va="top",
-        fontsize=FONT - 1,
-        color="black" if pair.right else "#a01010",
-        parse_math=False,
-    )
+    Args:
+        shown: Pairs with their pictures, as many as `heads`.
+        heads: Written above the pictures.
+        across: Pairs side by side.
+        footer: Written at the end.
+    """
+    block = (WIDTH - _GAP) / across
+    side = (block - _GAP) / len(heads) - _GAP / 2
+    texts = [
+        "\n".join(textwrap.fill(line, int(block * _LETTERS)) for line in (pair.name, *pair.lines))
+        for pair, _ in shown
+    ]
+    rows = [range(start, min(start + across, len(shown))) for start in range(0, len(shown), across)]
+    heights = [side + _LINE * (3 + max(texts[i].count("\n") + 1 for i in row)) for row in rows]
+    height = sum(heights) + 3 * _LINE
+    figure = Figure(figsize=(WIDTH, height))
+    top = height - _LINE
+    for row, tall in zip(rows, heights, strict=True):
+        for index in row:
+            pair, pictures = shown[index]
+            left = _GAP + (index - row[0]) * block
+            for column, (head, picture) in enumerate(zip(heads, pictures, strict=True)):
+                x, y = left + column * (side + _GAP / 2), top - _LINE - side
+                axes = figure.add_axes((x / WIDTH, y / height, side / WIDTH, side / height))
+                axes.imshow(picture)
+                axes.set_axis_off()
+                axes.set_title(head, fontsize=FONT, loc="left", parse_math=False, pad=3)
+            figure.text(
+                *(left / WIDTH, (top - 1.4 * _LINE - side) / height, texts[index]),
+                va="top",
+                fontsize=FONT,
+                color="black" if pair.right else "#a01010",
+                parse_math=False,
+            )
+        top -= tall
+    figure.text(_GAP / WIDTH, _LINE / height, footer, fontsize=FONT)
+    return figure
