@@ -133,7 +133,8 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
     trained = f"{configs[0].preset}, {_count(configs[0].epochs, 'epoch')}"
     parts = [
         f"{experiment.title} ({published.source if published else experiment.paper}).",
-        f"Ours: {trained} on {plan.n_train:,} pairs of {plan.data_name}, seed{'s' if len(request.seeds) > 1 else ''} {seeds}"
+        f"Ours: {trained} on {plan.n_train:,} pairs of {plan.data_name}, "
+        f"seed{'s' if len(request.seeds) > 1 else ''} {seeds}"
         + (" (mean ± standard deviation)" if len(request.seeds) > 1 else "")
         + f"; scored on the {runs[0].n_pairs:,} pairs of {plan.split}"
         + (" that have a mask" if experiment.kind == "masks" else "")
