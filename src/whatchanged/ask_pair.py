@@ -83,11 +83,8 @@ def language_base(model: str | Path) -> str | None:
 @lru_cache(maxsize=1)
 def _load(name: str, folder: Path, changed_ns: int) -> AskModel:
     """Load a checkpoint; `changed_ns` tells one that was replaced from the one remembered."""
-    from transformers.utils import logging as their_logging
-
     from whatchanged.models.reasoncd.store import load_reasoncd
 
-    their_logging.disable_progress_bar()  # it knows neither --quiet nor pipes
     sha256 = verify_checkpoint(folder).sha256
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of one library to the other
