@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-from whatchanged.geo.grid import Grid, crs_name
+from whatchanged.geo.grid import Grid, crs_name, reproject_points
 
 # EPSG code, x and y of the first corner, pixel in CRS units, metres of that pixel.
 SYSTEMS: list[tuple[int, float, float, float, float | None]] = [
