@@ -73,11 +73,10 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 # --- models ----------------------------------------------------------------------------------
 
 
-def test_a_model_is_loaded_once_and_merged(tiny_ask_model: Path, tiny: AskModel) -> None:
+def test_a_model_is_loaded_once(tiny_ask_model: Path, tiny: AskModel) -> None:
     assert load_ask_model(tiny_ask_model) is tiny
     assert tiny.name == str(tiny_ask_model)
     assert tiny.sha256 == load_checkpoint(tiny_ask_model).manifest.sha256
-    assert tiny.reasoncd.language.merged
     assert not tiny.reasoncd.training
 
 

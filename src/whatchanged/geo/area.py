@@ -40,10 +40,13 @@ def areas_m2(geometries: NDArray[Any], grid: Grid) -> NDArray[np.float64] | None
     if not grid.is_mercator:
         plane: NDArray[np.float64] = shapely.area(geometries) * factor**2
         return plane
-    degrees = shapely.transform(
-        geometries, lambda xy: np.column_stack(reproject_points(crs, _WGS84, xy[:, 0], xy[:, 1]))
-    )
-    return _ellipsoidal(degrees, math.pi / 180)
+    points, owners = shapely.get_coordinates(geometries, return_index=True)  # [P, 2], [P]
+    degrees = np.column_stack(reproject_points(crs, _WGS84, *points.T))
+    # A ring of what is not a number is none: those are measured as 0 and crossed out after.
+    moved = shapely.transform(geometries, lambda _: np.nan_to_num(degrees))
+    areas = _ellipsoidal(moved, math.pi / 180)
+    areas[owners[~np.isfinite(degrees).all(axis=1)]] = np.nan
+    return areas
 
 
 def _ellipsoidal(geometries: NDArray[Any], factor: float) -> NDArray[np.float64]:
