@@ -82,6 +82,15 @@ def test_at_most_two_absent_wishes_a_pair_and_all_get_their_turn(tmp_path: Path)
     assert 5 <= off <= 28  # one pair in four, by chance
 
 
+def test_one_absent_wish_names_no_former_class(tmp_path: Path) -> None:
+    made = [Understood((name,), "appeared", ("water",)) for name in ("road", "tree", "playground")]
+    wishes = [Wish(f"wish {i}", m, "explicit", "f", WHY) for i, m in enumerate([*made, POND])]
+    writer = WishWriter(tmp_path, "train", wishes, 0)
+    for index in range(9):
+        samples = writer.ask(pair(str(index), present={}, absent=(*made, POND)))
+        assert [parse_answer(s.answer) == POND for s in samples] == [True, False]
+
+
 def test_meanings_without_wordings_are_not_asked(tmp_path: Path) -> None:
     mask = np.ones((8, 6), np.uint8)
     samples = ask(tmp_path, pair(present={FIELD: mask}, absent=(FIELD,)))

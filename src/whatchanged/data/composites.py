@@ -334,8 +334,8 @@ def _blend(picture: NDArray[np.float32], paste: _Paste) -> NDArray[np.float32]:
     alpha = np.asarray(soft.filter(ImageFilter.GaussianBlur(0.8)), np.float32)[..., None] / 255
     # Outside its piece the region has no pixels to blend; inside it they always reach further.
     alpha = alpha * paste.pixels.any(-1, keepdims=True).astype(np.float32)
-    blended: NDArray[np.float32] = alpha * paste.pixels + (1 - alpha) * picture
-    return blended
+    blended = alpha * paste.pixels + (1 - alpha) * picture
+    return np.asarray(blended, np.float32)
 
 
 def _grow(region: Bits, pixels: int) -> Bits:

@@ -108,11 +108,12 @@ class WishWriter:
 
     def _absent(self, pair: WishedPair) -> list[ReasonSample]:
         key = f"{self._seed}:{pair.name}"
-        by_slug = {slug(meaning): meaning for meaning in pair.absent}
-        meanings: list[Understood | None] = []
-        for name in shuffled(sorted(by_slug), key):
-            if self._wordings(by_slug[name]) and len(meanings) < N_ABSENT:
-                meanings.append(by_slug[name])
+        by_slug = {slug(m): m for m in pair.absent if self._wordings(m)}
+        order = [by_slug[name] for name in shuffled(sorted(by_slug), key)]
+        # Most meanings of the bank name a former class; one plain wish comes first.
+        first = next((m for m in order if not m.former), None)
+        order.sort(key=lambda m: m is not first)
+        meanings: list[Understood | None] = [*order[:N_ABSENT]]
         if self._wordings(None) and _number(f"{key}:off") % _OFF_SUBJECT == 0:
             meanings.append(None)
         if not meanings:
