@@ -14,6 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from whatchanged import ask_pair
+from whatchanged.answers import EXPLAIN
 from whatchanged.ask_pair import (
     AskModel,
     language_base,
@@ -108,8 +109,15 @@ def test_an_unknown_model_is_said() -> None:
 
 @pytest.mark.parametrize("wish", ["", " \t\n", "\x00\x07\x1b", "?!", "x" * 301, "\u200b\u202e"])
 def test_wishes_that_say_nothing_or_too_much_are_refused(tiny: AskModel, wish: str) -> None:
-    with pytest.raises(UsageError, match="the wish"):
-        tiny.check(["new houses", wish])
+    for explain in (False, True):
+        with pytest.raises(UsageError, match="the wish"):
+            tiny.asked(["new houses", wish], explain=explain)
+
+
+def test_a_reason_is_asked_for_after_the_wish(tiny: AskModel) -> None:
+    wishes = ["new houses", "lost trees"]
+    assert tiny.asked(wishes, explain=False) == wishes
+    assert tiny.asked(wishes, explain=True) == [f"{wish} {EXPLAIN}" for wish in wishes]
 
 
 def test_a_missing_language_base_is_named(

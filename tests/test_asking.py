@@ -16,6 +16,7 @@ from PIL import Image
 
 import whatchanged
 from whatchanged import ask_answer, asking
+from whatchanged.answers import EXPLAIN
 from whatchanged.ask_pair import AskModel, see_windows
 from whatchanged.asking import ask, ask_many, load_ask_model, open_session
 from whatchanged.errors import InputError, PairMismatchError, UsageError
@@ -172,10 +173,18 @@ def test_the_explanation_is_kept_on_request(
     model: Path, files: tuple[Path, Path], scripted: Script
 ) -> None:
     why = "New roofs give room to live."
-    scripted(lambda *window: (f"{why} {HOUSES}", difference(*window)[1]))
+    asked: list[str] = []
+
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        asked.append(wish)
+        return f"{why} {HOUSES}", difference(wish, before, after)[1]
+
+    scripted(script)
     assert ask(*files, "room", model=model).answer == "It's buildings that appeared."
-    explained = ask(*files, "room", model=model, explain=True).answer
-    assert explained == f"{why} It's buildings that appeared."
+    result = ask(*files, "room", model=model, explain=True)
+    assert result.answer == f"{why} It's buildings that appeared."
+    assert asked == ["room", f"room {EXPLAIN}"]
+    assert result.wish == result.polygons[0].wish == "room"
 
 
 def test_the_threshold_decides_what_is_in_the_mask(
@@ -184,8 +193,10 @@ def test_the_threshold_decides_what_is_in_the_mask(
     scripted(difference)
     assert ask(*files, "new houses", model=model, threshold=0.89).mask.any()
     result = ask(*files, "new houses", model=model, threshold=0.95)
-    assert result.found
+    assert not result.found and not result.has_mask  # a mask without a place is a refusal
     assert not result.mask.any()
+    assert result.answer == "There are no buildings that appeared between these images."
+    assert (result.target, result.direction) == (["building"], "appeared")
     assert any("0.95" in warning for warning in result.warnings)
 
 

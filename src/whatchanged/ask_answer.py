@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whatchanged.answers import Direction, ask_to_explain, format_absent, parse_answer
+from whatchanged.answers import Direction, format_absent, parse_answer
 from whatchanged.ask_pair import AskModel, AskPair, SeenWindows
 from whatchanged.ask_text import answer_text
 from whatchanged.ask_windows import Blend
@@ -173,8 +173,7 @@ def answer_wishes(
         explain: See `ask`.
     """
     check_threshold(threshold)
-    asked = [ask_to_explain(wish) if explain else wish for wish in wishes]
-    model.check(asked)
+    asked = model.asked(wishes, explain=explain)
     gathered = [_Gathered(Blend(pair.plan), threshold) for _ in wishes]
     for windows in seen:
         for number, index, answer in _answers(model, windows, asked, force_target):

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from whatchanged.answers import ask_to_explain
 from whatchanged.ask_windows import WindowPlan, plan_windows
 from whatchanged.errors import InputError
 from whatchanged.geo.grid import Grid
@@ -45,10 +46,16 @@ class AskModel:
     name: str
     sha256: str
 
-    def check(self, wishes: Sequence[str]) -> None:
-        """Raise UsageError if a wish is empty, too long, or only control characters."""
-        for wish in wishes:
-            self.reasoncd.writer.wish(wish)
+    def asked(self, wishes: Sequence[str], *, explain: bool) -> list[str]:
+        """Return wishes as they are put to the model, with the request for a reason or without.
+
+        Raises:
+            UsageError: A wish is empty, too long, or only control characters.
+        """
+        put = [ask_to_explain(wish) if explain else wish for wish in wishes]
+        for text in (*wishes, *put):  # by themselves too: the request must not fill an empty one
+            self.reasoncd.writer.wish(text)
+        return put
 
 
 def load_ask_model(model: str | Path = "reasoncd-small") -> AskModel:

@@ -111,7 +111,7 @@ def ask_many(
         raise UsageError("there is no list of wishes", hint='such as ["new houses", "lost trees"]')
     check_threshold(threshold)
     loaded = load_ask_model(model)
-    loaded.check(wishes)
+    loaded.asked(wishes, explain=explain)  # before anything is read
 
     options: dict[str, Any] = {
         "threshold": threshold,

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-from whatchanged.geo.grid import Grid, crs_name
+from whatchanged.geo.grid import Grid, crs_name, reproject_points
 
 # EPSG code, x and y of the first corner, pixel in CRS units, metres of that pixel.
 SYSTEMS: list[tuple[int, float, float, float, float | None]] = [
@@ -219,3 +219,17 @@ def test_names_of_systems() -> None:
 def test_arrays_are_rows_by_columns() -> None:
     grid = Grid(7, 3, Affine.identity())
     assert np.zeros(grid.shape).shape == (3, 7)
+
+
+@pytest.mark.parametrize("far", [1e12, 1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+def test_points_far_beyond_the_earth_are_answered_at_once(crs: str, far: float) -> None:
+    x, y = np.array([far, 10.0, 0.0]), np.array([0.0, 20.0, -far])
+    target = CRS.from_epsg(32631)
+    longitude, latitude = reproject_points(CRS.from_string(crs), target, x, y)
+    assert np.isfinite(longitude).tolist() == np.isfinite(latitude).tolist() == [False, True, False]
+
+
+def test_a_made_up_place_does_not_stop_the_program() -> None:
+    grid = Grid(10, 10, Affine(1e28, 0, 1e30, 0, -1e28, 1e30), CRS.from_epsg(3857))
+    assert grid.gsd_m is not None  # the equator's, for want of a latitude

@@ -20,6 +20,9 @@ SEMI_MAJOR_AXIS = 6_378_137.0
 """Of WGS 84, metres."""
 ECCENTRICITY2 = 6.694_379_990_141_316e-3
 """Squared first eccentricity of WGS 84."""
+# Farther than any place on Earth in any unit. From about 1e16 on, PROJ turns longitudes back by
+# one circle at a time, for hours: a made-up transform must not stop the program.
+_FARTHEST = 1e11
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,17 @@ def reproject_points(
     source: CRS, target: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (x, y) [N] of one CRS in another; NaN where there is no answer."""
+    # Written this way round, what is not a number counts as far too.
+    near = (np.abs(x) <= _FARTHEST) & (np.abs(y) <= _FARTHEST)
+    points = np.full((2, len(x)), np.nan)
+    if near.any():
+        points[:, near] = _reproject(source, target, x[near], y[near])
+    return points[0], points[1]
+
+
+def _reproject(
+    source: CRS, target: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
         xs, ys = transform_points(source, target, x, y)
     except (RasterioError, CPLE_BaseError):
@@ -208,8 +222,8 @@ def reproject_points(
             return np.array([np.nan]), np.array([np.nan])
         # One point outside the area of a CRS fails them all: halve until it is alone.
         half = len(x) // 2
-        first = reproject_points(source, target, x[:half], y[:half])
-        second = reproject_points(source, target, x[half:], y[half:])
+        first = _reproject(source, target, x[:half], y[:half])
+        second = _reproject(source, target, x[half:], y[half:])
         return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
     points = np.array([xs, ys], dtype=np.float64)
     points[:, ~np.isfinite(points).all(axis=0)] = np.nan
