@@ -81,9 +81,10 @@ class WishTask:
                 "or learn masks with the words alone: wishes.decode=true wishes.align=0",
             )
         self.config = config
+        preset = reasoncd_config(config)
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
-        self.reasoncd = start_reasoncd(reasoncd_config(config))
+        self.reasoncd = start_reasoncd(preset)
         self.table = WishTable(self.reasoncd.config.fusion.width)
         if config.start is not None:
             load_masks(self.reasoncd, self.table, Path(config.start))
