@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baseline_networks import BASELINES
+from baseline_networks import BASELINES, Baseline
 from mask_scores import (
     SIDE,
     Picture,
@@ -211,16 +211,20 @@ def load_predictions(text: str) -> tuple[str, Predict]:
 
 
 def train_baseline(
-    name: str, store: LayerStore, minutes: float, seed: int
+    baseline: Baseline, network: nn.Module, store: LayerStore, minutes: float, seed: int
 ) -> tuple[Predict, Training]:
-    """Train one of `BASELINES` from its start weights."""
-    baseline = BASELINES[name]
+    """Train the network of a baseline."""
     print(f"{baseline.title}: {minutes:g} minutes", file=sys.stderr, flush=True)
-    torch.manual_seed(seed)
-    network = baseline.build()
+    torch.manual_seed(seed)  # of dropout
     data = batches(store, seed)
     training = train(network, data, minutes, baseline.rate, layout=baseline.layout)
     return predictor(network), training
+
+
+def build(baseline: Baseline, seed: int) -> nn.Module:
+    """Build the network of a baseline with its start weights."""
+    torch.manual_seed(seed)
+    return baseline.build()
 
 
 def training_table(trainings: Mapping[str, Training]) -> str:
@@ -251,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.minutes <= 0:
         parser.error("--minutes must be above 0")
 
+    # All at once: missing start weights are told now and not after forty minutes.
+    networks = [(BASELINES[name], build(BASELINES[name], asked.seed)) for name in asked.networks]
     validation = load_validation(asked.data / "captioned")
     samples = training_samples(asked.data) if asked.networks else []
     models: dict[str, Predict] = dict(asked.predictions)
@@ -260,9 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     if samples:
         store = LayerStore(samples, SIDE)
-        for name in asked.networks:
-            title = BASELINES[name].title
-            models[title], trainings[title] = train_baseline(name, store, asked.minutes, asked.seed)
+        for baseline, network in networks:
+            title, given = baseline.title, (store, asked.minutes, asked.seed)
+            models[title], trainings[title] = train_baseline(baseline, network, *given)
             rows[title] = score_masks(models[title], validation)
             if asked.out:  # after each: an hour's work is not lost with the last network
                 took = {title: asdict(training) for title, training in trainings.items()}

@@ -47,6 +47,9 @@ def test_wordings() -> None:
         "People move in. It's buildings that appeared: <CHG>."
     )
     assert "no buildings" in format_absent(new) and "<CHG>" not in format_absent(new)
+    flood = Understood(("water",), "appeared")
+    assert format_absent(flood) == "There is no water that appeared between these images."
+    assert parse_answer(format_absent(flood)) == flood
     assert "<CHG>" not in format_absent() and parse_answer(format_absent()) is None
 
 

@@ -20,9 +20,28 @@ from whatchanged.config import (
 )
 from whatchanged.errors import UsageError
 from whatchanged.models.hisem.config import PRESETS, HiSemConfig
-from whatchanged.train.config import DataConfig, OptimiserConfig, TrainConfig, model_config
+from whatchanged.models.reasoncd.config import PRESETS as REASONCD_PRESETS
+from whatchanged.train.config import (
+    DataConfig,
+    OptimiserConfig,
+    TrainConfig,
+    model_config,
+    reasoncd_config,
+)
+from whatchanged.train.dense_task import DenseTask
+from whatchanged.train.hisem_task import HiSemTask
+from whatchanged.train.mask_task import MaskTask
+from whatchanged.train.self_critical import SelfCriticalTask
+from whatchanged.train.wish_task import WishTask
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+MEASURES = {
+    "dense": DenseTask.measures,
+    "hisem": HiSemTask.measures,
+    "self-critical": SelfCriticalTask.measures,
+    "wish-masks": MaskTask.measures,
+    "wishes": WishTask.measures,
+}
 
 
 @dataclass(frozen=True)
@@ -264,14 +283,35 @@ def test_presets_survive_too(name: str) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_recipe_is_a_run_of_a_preset_that_exists(path: Path) -> None:
     config = load_config(TrainConfig, path)
-    assert config.preset in PRESETS
-    assert model_config(config).width == PRESETS[config.preset].width
+    if config.preset in REASONCD_PRESETS:
+        assert config.task in ("wish-masks", "wishes")
+        preset = REASONCD_PRESETS[config.preset]
+        assert reasoncd_config(config).language.width == preset.language.width
+    else:
+        assert model_config(config).width == PRESETS[config.preset].width
+    assert config.monitor in MEASURES[config.task]
     assert config.out.startswith("runs/")
     assert load_config(TrainConfig, path, ["optimiser.lr=3e-4", "epochs=2"]).optimiser.lr == 3e-4
 
 
 def test_there_are_recipes() -> None:
-    assert {path.name for path in CONFIGS} >= {"encoder-small.yaml", "hisem-small.yaml"}
+    assert {path.name for path in CONFIGS} == {
+        *("encoder-small.yaml", "hisem-small.yaml", "hisem-small-reward.yaml"),
+        *("reasoncd-small-masks.yaml", "reasoncd-small.yaml", "reasoncd-llama2-7b.yaml"),
+    }
+
+
+def test_recipes_that_build_on_each_other_name_the_same_folders() -> None:
+    recipes = {path.stem: load_config(TrainConfig, path) for path in CONFIGS}
+    best = {f"{config.out}/best" for config in recipes.values()}
+    for config in recipes.values():
+        assert {config.start, config.encoder} - {None} <= best
+    # ReasonCD takes over what its mask part was trained as.
+    masks, words = (
+        reasoncd_config(recipes[name]) for name in ("reasoncd-small-masks", "reasoncd-small")
+    )
+    assert (masks.fusion, masks.decoder) == (words.fusion, words.decoder)
+    assert masks.compact.encoder.channels == words.compact.encoder.channels
 
 
 def test_the_model_of_a_run_is_its_preset_with_values_laid_over() -> None:

@@ -33,6 +33,8 @@ CLASS_WORDS: dict[str, str] = {
 }
 """Classes a wish can mean, and how answers name them."""
 
+_UNCOUNTED = ("bare ground", "water", "low vegetation")
+
 _VERBS: dict[Direction, str] = {
     "appeared": "appeared",
     "disappeared": "disappeared",
@@ -92,7 +94,13 @@ def format_absent(understood: Understood | None = None) -> str:
         return "This is not a change that can be seen from above."
     if understood.classes == ("any",):
         return f"There is nothing that {_VERBS[understood.direction]} between these images."
-    return f"There are no {_state(understood)} between these images."
+    single = len(understood.classes) == 1 and understood.classes[0] in _UNCOUNTED
+    return f"There {'is' if single else 'are'} no {_state(understood)} between these images."
+
+
+def ask_to_explain(wish: str) -> str:
+    """Return a wish that asks for the reason too, as training words it."""
+    return f"{wish} {EXPLAIN}"
 
 
 def parse_answer(text: str) -> Understood | None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whatchanged.answers import EXPLAIN
+from whatchanged.answers import ask_to_explain
 from whatchanged.ask_windows import WindowPlan, plan_windows
 from whatchanged.errors import InputError
 from whatchanged.geo.grid import Grid
@@ -52,7 +52,7 @@ class AskModel:
         Raises:
             UsageError: A wish is empty, too long, or only control characters.
         """
-        put = [f"{wish} {EXPLAIN}" if explain else wish for wish in wishes]
+        put = [ask_to_explain(wish) if explain else wish for wish in wishes]
         for text in (*wishes, *put):  # by themselves too: the request must not fill an empty one
             self.reasoncd.writer.wish(text)
         return put

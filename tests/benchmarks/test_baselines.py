@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import baselines
 from baselines import WARMUP, Batch, batches, predictor, rate_share, train, training_samples
 from mask_scores import load_validation, read_rows, score_masks
-from whatchanged.errors import TrainingError
+from whatchanged.errors import TrainingError, WeightsUnavailableError
 from whatchanged.train.pair_layers import LayerStore
 
 
@@ -192,6 +192,18 @@ def test_weights_and_pictures_share_the_layout(
 
     clock = ticking(2)
     train(Watching(), batches(store, 0), 1, 0.1, layout=layout, clock=clock, tell=quiet)
+
+
+def test_missing_start_weights_are_told_before_anything_is_trained(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train_nothing(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setenv("WHATCHANGED_CACHE", str(tmp_path))
+    monkeypatch.setattr(baselines, "train", train_nothing)
+    with pytest.raises(WeightsUnavailableError, match="efficientnet-lite0"):
+        baselines.main(["--data", str(data), "--networks", "fc-ef", "tinycd-like"])
 
 
 def test_no_time_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

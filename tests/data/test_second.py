@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from whatchanged.answers import TARGET, Direction, Understood, parse_answer
-from whatchanged.data.reason_json import load_reason_json, read_reason_mask
+from whatchanged.data.reason_json import ReasonSample, load_reason_json, read_reason_mask
 from whatchanged.data.second import CLASSES, PALETTE, decode_palette, prepare_second
 from whatchanged.data.wishes import Wish
 from whatchanged.errors import DatasetError, UsageError
@@ -64,13 +65,13 @@ def second(tmp_path: Path) -> Path:
     return root
 
 
-def met(samples: list[object]) -> dict[str, list[int]]:
+def met(samples: Sequence[ReasonSample]) -> dict[str, list[int]]:
     """Rows that each class's mask covers, by class."""
     found = {}
     for sample in samples:
-        if TARGET in sample.answer:  # type: ignore[attr-defined]
-            meaning = parse_answer(sample.answer)  # type: ignore[attr-defined]
-            mask = read_reason_mask(sample.mask)  # type: ignore[attr-defined]
+        if TARGET in sample.answer:
+            meaning = parse_answer(sample.answer)
+            mask = read_reason_mask(sample.mask)
             assert meaning is not None
             found[meaning.classes[0]] = np.flatnonzero((mask == 1).all(1)).tolist()
     return found

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whatchanged.answers import TARGET, Understood, format_absent, format_answer, parse_answer
+from whatchanged.answers import (
+    EXPLAIN,
+    TARGET,
+    Understood,
+    format_absent,
+    format_answer,
+    parse_answer,
+)
 from whatchanged.data.reason_json import ReasonSample, read_reason_mask
 from whatchanged.data.wish_samples import (
-    EXPLAIN,
     N_ABSENT,
     WishedPair,
     WishWriter,
@@ -80,6 +86,15 @@ def test_at_most_two_absent_wishes_a_pair_and_all_get_their_turn(tmp_path: Path)
     assert sum(counts.values()) == 60 * N_ABSENT
     assert all(25 <= counts[meaning] <= 55 for meaning in (NEW, POND, ROAD))
     assert 5 <= off <= 28  # one pair in four, by chance
+
+
+def test_one_absent_wish_names_no_former_class(tmp_path: Path) -> None:
+    made = [Understood((name,), "appeared", ("water",)) for name in ("road", "tree", "playground")]
+    wishes = [Wish(f"wish {i}", m, "explicit", "f", WHY) for i, m in enumerate([*made, POND])]
+    writer = WishWriter(tmp_path, "train", wishes, 0)
+    for index in range(9):
+        samples = writer.ask(pair(str(index), present={}, absent=(*made, POND)))
+        assert [parse_answer(s.answer) == POND for s in samples] == [True, False]
 
 
 def test_meanings_without_wordings_are_not_asked(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
 from whatchanged.models.backbones import EncoderConfig, build_encoder
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
-from whatchanged.train import loop, run
+from whatchanged.train import loop, run, wish_task
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.curves import plot_curves
 from whatchanged.train.record import RunLog, read_log
@@ -170,17 +170,16 @@ def test_a_process_killed_by_the_system_resumes_exactly(
 _WATCHER = """
 import hashlib, json, os, sys
 from whatchanged.config import load_config
-from whatchanged.train import run
+from whatchanged.train import run, wish_task
 from whatchanged.train.config import TrainConfig
-from whatchanged.train.hisem_task import HiSemTask
 
-names, fit, load = [], run.fit, HiSemTask.load
-
-def watched_load(self, indices, generator):
-    names.append(self.names(indices))
-    return load(self, indices, generator)
+names, fit = [], run.fit
 
 def watched_fit(task, config, out, facts):
+    load = task.load
+    task.load = lambda indices, generator: (
+        names.append(task.names(indices)) or load(indices, generator)
+    )
     progress = fit(task, config, out, facts)
     digest = hashlib.sha256()
     for tensor in task.model.state_dict().values():
@@ -190,7 +189,10 @@ def watched_fit(task, config, out, facts):
         json.dump(told, file)
     return progress
 
-HiSemTask.load, run.fit = watched_load, watched_fit
+if len(sys.argv) > 3:  # the tiny ReasonCD of the tests, in the place of a real one
+    import runpy
+    wish_task.start_reasoncd = runpy.run_path(sys.argv[3])["make"]
+run.fit = watched_fit
 run.train(load_config(TrainConfig, sys.argv[1]))
 """
 
@@ -201,22 +203,17 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.loopback
-@pytest.mark.slow
-def test_two_processes_share_the_samples_and_agree_on_the_weights(
-    tiny: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
-    # Batches of 4, 4 and 3 in pieces of one pair or two: the last leaves 2 pieces and 1.
-    config = tiny(tmp_path / "run", accumulate=2, save_minutes=0.0, warmup_epochs=1)
-    script = tmp_path / "watch.py"
+def run_in_two(config: TrainConfig, folder: Path, *kit: str) -> list[dict[str, Any]]:
+    """Train in two processes and return what each tells: names loaded, weights, last step."""
+    script = folder / "watch.py"
     script.write_text(_WATCHER, encoding="utf-8")
-    arguments = [sys.executable, str(script), written(config, tmp_path / "run.yaml"), str(tmp_path)]
+    arguments = [sys.executable, str(script), written(config, folder / "run.yaml"), str(folder)]
     # What `torchrun --nproc-per-node 2` sets; gloo stays on this machine.
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     common |= {"MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
-            arguments,
+            [*arguments, *kit],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )
@@ -228,7 +225,17 @@ def test_two_processes_share_the_samples_and_agree_on_the_weights(
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.loopback
+@pytest.mark.slow
+def test_two_processes_share_the_samples_and_agree_on_the_weights(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    # Batches of 4, 4 and 3 in pieces of one pair or two: the last leaves 2 pieces and 1.
+    config = tiny(tmp_path / "run", accumulate=2, save_minutes=0.0, warmup_epochs=1)
+    first, second = run_in_two(config, tmp_path)
     assert first["weights"] == second["weights"]
     assert first["step"] == second["step"] == 6
     per_epoch = [[{n for piece in told["names"][start : start + n_pieces] for n in piece}
@@ -241,6 +248,23 @@ def test_two_processes_share_the_samples_and_agree_on_the_weights(
     assert [r["step"] for r in records if r["event"] == "validation"] == [3, 6]
     assert len(list((tmp_path / "run").glob("features-*"))) == 1
     assert load_checkpoint(tmp_path / "run" / "best").family == "hisem"
+
+
+@pytest.mark.loopback
+@pytest.mark.slow
+@pytest.mark.parametrize("decode", [False, True])
+def test_two_processes_train_wishes(
+    tiny_wishes: Callable[..., TrainConfig], tmp_path: Path, decode: bool
+) -> None:
+    build_task(tiny_wishes("wish-masks", "unused")).save(tmp_path / "masks", {})
+    values = {"start": str(tmp_path / "masks"), "wishes": {"decode": decode, "per_pair": 2}}
+    config = tiny_wishes("wishes", tmp_path / "run", accumulate=2, **values)
+    kit = Path(__file__).parents[1] / "models" / "reasoncd" / "conftest.py"
+    first, second = run_in_two(config, tmp_path, str(kit))
+    assert first["weights"] == second["weights"] and first["step"] == second["step"] == 2
+    own, other = ({n for piece in told["names"] for n in piece} for told in (first, second))
+    assert len(own) == len(other) == 4 and not own & other
+    assert load_checkpoint(tmp_path / "run" / "best").family == "reasoncd"
 
 
 # One command
@@ -359,9 +383,37 @@ def test_without_a_checkpoint_the_named_start_is_fetched(
 def test_an_unknown_preset_is_named_before_data_is_read(
     tiny: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    for task in ("hisem", "dense"):
+    for task in ("hisem", "dense", "wish-masks", "wishes"):
         with pytest.raises(UsageError, match="preset 'hisem-big' is unknown"):
-            build_task(tiny(tmp_path, task=task, preset="hisem-big", data={"captions": ["no"]}))
+            values = {"preset": "hisem-big", "start": "none", "data": {"captions": ["no"]}}
+            build_task(tiny(tmp_path, task=task, **values))
+
+
+def test_every_task_of_the_configuration_is_built(
+    tiny: Callable[..., TrainConfig],
+    tiny_wishes: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    reasoncd_kit: Any,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(wish_task, "start_reasoncd", reasoncd_kit.make)
+    masks = build_task(tiny_wishes("wish-masks", tmp_path))
+    masks.save(tmp_path / "masks", {})
+    hisem = build_task(tiny(tmp_path))
+    hisem.save(tmp_path / "hisem", {})
+    start = {"wishes": str(tmp_path / "masks"), "self-critical": str(tmp_path / "hisem")}
+    kinds = {"hisem": hisem, "wish-masks": masks}
+    kinds |= {task: build_task(tiny(tmp_path, task=task, start=start.get(task)))
+              for task in ("dense", "self-critical")}  # fmt: skip
+    kinds["wishes"] = build_task(tiny_wishes("wishes", tmp_path, start=start["wishes"]))
+    assert {name: type(task).__name__ for name, task in kinds.items()} == {
+        "hisem": "HiSemTask",
+        "dense": "DenseTask",
+        "self-critical": "SelfCriticalTask",
+        "wish-masks": "MaskTask",
+        "wishes": "WishTask",
+    }
+    assert set(kinds) == set(get_args(get_type_hints(TrainConfig)["task"]))
 
 
 def test_the_public_names_are_there() -> None:

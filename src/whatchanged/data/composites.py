@@ -335,8 +335,8 @@ def _blend(picture: NDArray[np.float32], paste: _Paste) -> NDArray[np.float32]:
     alpha: NDArray[np.float32] = edge[..., None] / np.float32(255)
     # Outside its piece the region has no pixels to blend; inside it they always reach further.
     alpha = alpha * paste.pixels.any(-1, keepdims=True).astype(np.float32)
-    blended: NDArray[np.float32] = alpha * paste.pixels + (1 - alpha) * picture
-    return blended
+    blended = alpha * paste.pixels + (1 - alpha) * picture
+    return np.asarray(blended, np.float32)
 
 
 def _grow(region: Bits, pixels: int) -> Bits:

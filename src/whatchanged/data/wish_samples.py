@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from whatchanged.answers import Understood, format_absent, format_answer
+from whatchanged.answers import Understood, ask_to_explain, format_absent, format_answer
 from whatchanged.data.prepared import write_png
 from whatchanged.data.reason_json import ReasonSample, encode_reason_mask
 from whatchanged.data.splits import shuffled
@@ -27,9 +27,6 @@ Bank = Callable[[str], Sequence[Wish]]
 
 BANK_SPLIT = {"train": "train", "val": "validation", "test": "test"}
 """Which wordings the pairs of each split are asked with."""
-
-EXPLAIN = "Explain why."
-"""Sentence behind a wish that asks for the explanation as well."""
 
 N_ABSENT = 2  # wishes a pair that it does not meet
 _OFF_SUBJECT = 4  # one pair in this many is also asked for something no picture shows
@@ -108,11 +105,12 @@ class WishWriter:
 
     def _absent(self, pair: WishedPair) -> list[ReasonSample]:
         key = f"{self._seed}:{pair.name}"
-        by_slug = {slug(meaning): meaning for meaning in pair.absent}
-        meanings: list[Understood | None] = []
-        for name in shuffled(sorted(by_slug), key):
-            if self._wordings(by_slug[name]) and len(meanings) < N_ABSENT:
-                meanings.append(by_slug[name])
+        by_slug = {slug(m): m for m in pair.absent if self._wordings(m)}
+        order = [by_slug[name] for name in shuffled(sorted(by_slug), key)]
+        # Most meanings of the bank name a former class; one plain wish comes first.
+        first = next((m for m in order if not m.former), None)
+        order.sort(key=lambda m: m is not first)
+        meanings: list[Understood | None] = [*order[:N_ABSENT]]
         if self._wordings(None) and _number(f"{key}:off") % _OFF_SUBJECT == 0:
             meanings.append(None)
         if not meanings:
@@ -130,12 +128,6 @@ class WishWriter:
     def _wordings(self, meaning: Understood | None) -> list[Wish]:
         kinds: tuple[Kind, ...] = ("explicit", "implicit")
         return [wish for kind in kinds for wish in self._wishes.get((meaning, kind), ())]
-
-
-def ask_to_explain(wish: str) -> str:
-    """Return a wish that asks for its reasoning too, such as "new homes. Explain why."."""
-    end = "" if wish.endswith((".", "!", "?")) else "."
-    return f"{wish}{end} {EXPLAIN}"
 
 
 def pick(items: Sequence[T], key: str) -> T:

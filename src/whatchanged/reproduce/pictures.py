@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from whatchanged.answers import CLASS_WORDS, EXPLAIN
+from whatchanged.answers import CLASS_WORDS, ask_to_explain
 from whatchanged.data.caption_classes import names_class
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN, PictureStore
@@ -201,7 +201,7 @@ def _wishes(plan: Plan, runs: Sequence[ScoredRun]) -> Named:
         layers = data.validation_store.whole(place)
         sample = data.validation[place]
         for wish, drawn in _choose(data, place, kind, rng)[: 2 if kind == "explicit" else 1]:
-            text = f"{wish.text} {EXPLAIN}" if explained else wish.text
+            text = ask_to_explain(wish.text) if explained else wish.text
             (answer,) = ask_layers(model, layers.before, layers.after, [text])
             known = (drawn.mask != UNKNOWN).all()
             pictures = (_upright(layers.before), _upright(layers.after))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whatchanged.answers import EXPLAIN, Understood, format_absent, format_answer
+from whatchanged.answers import Understood, ask_to_explain, format_absent, format_answer
 from whatchanged.data.augment import photometric
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.errors import CheckpointError, UsageError
@@ -81,9 +81,10 @@ class WishTask:
                 "or learn masks with the words alone: wishes.decode=true wishes.align=0",
             )
         self.config = config
+        preset = reasoncd_config(config)
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
-        self.reasoncd = start_reasoncd(reasoncd_config(config))
+        self.reasoncd = start_reasoncd(preset)
         self.table = WishTable(self.reasoncd.config.fusion.width)
         if config.start is not None:
             load_masks(self.reasoncd, self.table, Path(config.start))
@@ -143,7 +144,7 @@ class WishTask:
         text = vary(wish.text, rng) if rng.random() < _NOISY else wish.text
         explained = bool(rng.random() < _EXPLAINED)
         return self.reasoncd.writer.sample(
-            f"{text} {EXPLAIN}" if explained else text,
+            ask_to_explain(text) if explained else text,
             answer_to(wish, met=drawn is not None and drawn.met, explained=explained),
         )
 
