@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import accelerate
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from transformers.models.llama import modeling_llama
+
+from whatchanged.errors import UsageError
+from whatchanged.train.loop import make_accelerator
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 KINDS = {"multi_gpu": "MULTI_GPU", "fsdp": "FSDP", "deepspeed_zero2": "DEEPSPEED"}
@@ -62,3 +67,19 @@ def test_only_gradients_and_optimiser_are_sharded_by_zero2() -> None:
     arguments = launched("deepspeed_zero2")
     assert arguments.zero_stage == 2
     assert (arguments.offload_optimizer_device, arguments.offload_param_device) == ("none", "none")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_sharded_runs_are_refused_before_they_cost_anything(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would stop at the first validation, hours later."""
+    kind = load_config_from_file(path_of(name)).distributed_type
+    made = SimpleNamespace(distributed_type=kind)
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **options: made)
+    if name == "multi_gpu":
+        assert make_accelerator() is made
+        return
+    with pytest.raises(UsageError, match=f"does not run under {kind.value}") as caught:
+        make_accelerator()
+    assert "multi_gpu.yaml" in caught.value.hint

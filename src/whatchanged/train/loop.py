@@ -35,6 +35,8 @@ from whatchanged.train.state import (
 
 log = logging.getLogger(__name__)
 
+_SHARDING = ("FSDP", "DEEPSPEED")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -316,7 +318,12 @@ def _optimiser(task: Task, config: OptimiserConfig) -> Optimizer:
 
 
 def make_accelerator() -> Any:
-    """Return this process's view of all processes of the run (an `accelerate.Accelerator`)."""
+    """Return this process's view of all processes of the run (an `accelerate.Accelerator`).
+
+    Raises:
+        UsageError: The launcher asks for sharded weights or states, which no process could
+            validate, save or resume from as a whole.
+    """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     # A batch may send no pair down one path of HASD; its parameters then have no gradient.
@@ -324,4 +331,11 @@ def make_accelerator() -> Any:
     # Without a GPU the library joins the processes of `torchrun` only if it is told to use CPUs.
     cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
     # Precision is the loop's own, not that of the user's `accelerate config`.
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
+    kind = accelerator.distributed_type.value
+    if kind in _SHARDING:
+        raise UsageError(
+            f"training does not run under {kind}: it validates and saves whole weights",
+            hint="accelerate launch --config_file configs/accelerate/multi_gpu.yaml",
+        )
+    return accelerator
