@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from whatchanged.config import to_mapping
 from whatchanged.reproduce.experiments import experiment
-from whatchanged.reproduce.plan import Request
+from whatchanged.reproduce.plan import FINISHED, PlannedRun, Request
 from whatchanged.train import loop
 
 SIZE = 64
@@ -39,8 +40,8 @@ TINY = (
 )
 # The same for the mask part of ReasonCD.
 TINY_MASKS = (
-    "model.compact={encoder: {start: null, channels: 16, input_size: 64, unfreeze_last: 1}, "
-    "side: 2}",
+    "model.compact.side=2",
+    "model.compact.encoder={start: null, channels: 16, input_size: 64, unfreeze_last: 1}",
     "model.fusion={grid: 8, pyramid: 8, hidden: 24, width: 16}",
     "model.decoder={layers: 1, heads: 2, mlp: 32, masks: 0}",
     "data.size=64",
@@ -76,7 +77,7 @@ def write_pair(
     }
 
 
-def write_set(folder: Path, counts: dict[str, int]) -> Path:
+def _write_set(folder: Path, counts: dict[str, int]) -> Path:
     """Write a set in LEVIR-CC's layout with masks."""
     rng = np.random.default_rng(3)
     entries = [write_pair(folder, s, i, rng) for s, n in counts.items() for i in range(n)]
@@ -85,9 +86,33 @@ def write_set(folder: Path, counts: dict[str, int]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_set() -> Callable[..., Path]:
+    """Function that writes a set into a folder: split -> number of pairs."""
+    return _write_set
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[..., None]:
+    """Function that makes a planned run look finished."""
+
+    def finished(run: PlannedRun, *, seconds: float, pairs: int) -> None:
+        record = {
+            "variant": run.variant,
+            "seed": run.seed,
+            "seconds": seconds,
+            "pairs": pairs,
+            "config": to_mapping(run.config),
+        }
+        run.folder.mkdir(parents=True)
+        (run.folder / FINISHED).write_text(json.dumps(record), encoding="utf-8")
+
+    return finished
+
+
+@pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 training, 4 validation and 4 test pairs that no test changes."""
-    return write_set(tmp_path_factory.mktemp("pairs"), {"train": 8, "val": 4, "test": 4})
+    return _write_set(tmp_path_factory.mktemp("pairs"), {"train": 8, "val": 4, "test": 4})
 
 
 @pytest.fixture(scope="session")

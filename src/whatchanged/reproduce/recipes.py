@@ -41,6 +41,7 @@ _HISEM_SMALL: Mapping[str, Any] = {
     "validate_every": 2,
     "batch_size": 32,
     "precision": "bf16",
+    "label_routing": 0.8,
 }
 # IV-C, and the words of the published protocol.
 _HISEM_PAPER: Mapping[str, Any] = {

@@ -124,7 +124,9 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
     request, experiment = plan.request, plan.request.experiment
     configs = [run.config for run in plan.runs if run.variant in experiment.variants]
     published = PUBLISHED.get(experiment.name)
-    seeds = ", ".join(map(str, request.seeds))
+    seeds = f"seed {request.seeds[0]}"
+    if len(request.seeds) > 1:
+        seeds = f"seeds {', '.join(map(str, request.seeds))} (mean ± standard deviation)"
     chosen = (
         "the checkpoint best on val"
         if plan.split == "test"
@@ -133,10 +135,8 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
     trained = f"{configs[0].preset}, {_count(configs[0].epochs, 'epoch')}"
     parts = [
         f"{experiment.title} ({published.source if published else experiment.paper}).",
-        f"Ours: {trained} on {plan.n_train:,} pairs of {plan.data_name}, "
-        f"seed{'s' if len(request.seeds) > 1 else ''} {seeds}"
-        + (" (mean ± standard deviation)" if len(request.seeds) > 1 else "")
-        + f"; scored on the {runs[0].n_pairs:,} pairs of {plan.split}"
+        f"Ours: {trained} on {plan.n_train:,} pairs of {plan.data_name}, {seeds}"
+        f"; scored on the {runs[0].n_pairs:,} pairs of {plan.split}"
         + (" that have a mask" if experiment.kind == "masks" else "")
         + f" with {chosen}.",
     ]
