@@ -324,7 +324,10 @@ def _hint(name: str) -> str:
     """Return the way to get named weights, with a network and without."""
     named = NAMED_WEIGHTS[name]
     if isinstance(named.source, PackageSource):
-        return f"install whatchanged again, or copy the checkpoint folder to {_cached(name)}"
+        return (
+            f"install whatchanged again; or train them by configs/{name}.yaml and copy best/ to "
+            f"{_cached(name)}"
+        )
     files = " and ".join(named.files)
     way = f"run `whatchanged weights fetch {name}`; without a network, copy {files} to "
     way += f"{_cached(name)} from a machine that has them"
