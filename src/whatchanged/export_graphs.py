@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whatchanged.errors import WhatchangedError
 from whatchanged.models.backbones import Encoder, normalise
 from whatchanged.models.hisem.decoder import CaptionDecoder, KeysValues
 from whatchanged.models.hisem.generate import NULL, START, UNKNOWN
@@ -29,7 +30,7 @@ from whatchanged.models.hisem.moe import MixtureOfExperts, TokenRoute
 from whatchanged.models.outputs import CHANGED, UNCHANGED
 
 M = TypeVar("M", bound=nn.Module)
-V = TypeVar("V")
+Value = TypeVar("Value")
 
 GRAPHS = ENCODER, MEMORY, STEP = "encoder.onnx", "memory.onnx", "decoder_step.onnx"
 OPSET = 18  # read by every onnxruntime since 1.14
@@ -299,39 +300,49 @@ def write_graph(graph: Graph, path: Path, properties: Mapping[str, str]) -> None
         graph: What to write.
         path: The file.
         properties: Stored in the file as its metadata.
+
+    Raises:
+        WhatchangedError: The exporter has no way to write an operator of this model.
     """
     inputs = {name: value.clone() for name, value in graph.inputs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        program: Any = torch.onnx.export(
-            graph.module,
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes={name: dict(axes) for name, axes in graph.axes.items()},
-            opset_version=OPSET,
-            custom_translation_table={torch.ops.aten.diagonal_scatter.default: _put_diagonal},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program: Any = torch.onnx.export(
+                graph.module,
+                kwargs=inputs,
+                input_names=list(inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes={name: dict(axes) for name, axes in graph.axes.items()},
+                opset_version=OPSET,
+                custom_translation_table={torch.ops.aten.diagonal_scatter.default: _put_diagonal},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise WhatchangedError(
+                f"{path.name} cannot be written by the exporter of torch: {reason}",
+                hint="use the versions of torch and onnxscript in constraints.txt; --debug shows more",
+            ) from error
     for node in program.model.graph.all_nodes():  # where it was traced: paths of this machine
         node.metadata_props.clear()
     program.model.metadata_props.update(properties)
     program.save(path)
 
 
-def _put_diagonal(matrices: V, diagonals: V, offset: int = 0, dim1: int = 0, dim2: int = 1) -> V:
+def _put_diagonal(
+    matrices: Value, diagonals: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Value:
     """Write `aten.diagonal_scatter` in ONNX, for the main diagonal of the last two axes.
 
     It is what tracing makes of adding to a diagonal in place (Eq. 4), and the exporter of torch
     has no operators for it.
     """
-    from onnxscript import opset18
+    from onnxscript import opset18 as op
 
-    op: Any = opset18  # its types describe scripts, not functions that build graphs
     length = op.Shape(matrices, start=-1)  # [1]
     places = op.Range(0, op.Squeeze(length), 1)  # [L]
     on_diagonal = op.Equal(op.Unsqueeze(places, [1]), places)  # [L, L]
-    out: V = op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices)
-    return out
+    return cast(Value, op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices))

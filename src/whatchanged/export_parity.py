@@ -56,11 +56,6 @@ class Parity:
     n_tokens: int
     n_tied: int
 
-    @property
-    def largest(self) -> float:
-        """Largest absolute difference of all graphs."""
-        return max(self.differences.values())
-
 
 @torch.no_grad()
 def measure(folder: Path, hisem: HiSem) -> Parity:
