@@ -324,7 +324,7 @@ def write_graph(graph: Graph, path: Path, properties: Mapping[str, str]) -> None
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise WhatchangedError(
                 f"{path.name} cannot be written by the exporter of torch: {reason}",
-                hint="use the versions of torch and onnxscript in constraints.txt; --debug shows more",
+                hint="use torch and onnxscript of constraints.txt; --debug shows more",
             ) from error
     for node in program.model.graph.all_nodes():  # where it was traced: paths of this machine
         node.metadata_props.clear()
@@ -340,9 +340,11 @@ def _put_diagonal(
     It is what tracing makes of adding to a diagonal in place (Eq. 4), and the exporter of torch
     has no operators for it.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its types describe scripts, not functions that build graphs
     length = op.Shape(matrices, start=-1)  # [1]
     places = op.Range(0, op.Squeeze(length), 1)  # [L]
     on_diagonal = op.Equal(op.Unsqueeze(places, [1]), places)  # [L, L]
-    return cast(Value, op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices))
+    out: Value = op.Where(on_diagonal, op.Unsqueeze(diagonals, [-1]), matrices)
+    return out
