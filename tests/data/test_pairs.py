@@ -79,7 +79,7 @@ def test_a_pair_is_asked_for_what_it_meets(tmp_path: Path, pairs: Path) -> None:
     assert counts == dict.fromkeys(met, 3)  # explicit, implicit, explained
     explained = [s for s in asked if s.answer.startswith("So it is.")]
     assert len(explained) == len(met)
-    assert all(s.question.endswith("Explain why.") for s in explained)
+    assert all(s.question.endswith("Please explain.") for s in explained)
     for sample in asked:
         rows = np.flatnonzero(read_reason_mask(sample.mask).all(1)).tolist()
         assert rows == (list(range(8)) if TARGET in sample.answer else [])

@@ -133,7 +133,7 @@ def test_file_names_of_meanings(meaning: Understood, name: str) -> None:
 
 
 def test_asking_for_an_explanation() -> None:
-    assert ask_to_explain("new homes") == f"new homes. {EXPLAIN}"
+    assert ask_to_explain("new homes") == f"new homes {EXPLAIN}"
     assert ask_to_explain("Who builds?") == f"Who builds? {EXPLAIN}"
 
 
