@@ -55,6 +55,7 @@ TOGETHER = {
     "products": "describing",
     "score_table": "score",
     "evaluate_report": "evaluate",
+    "export_dense": "export",
     "export_graphs": "export",
     "export_parity": "export",
     "export_readme": "export",
