@@ -296,8 +296,12 @@ def test_every_recipe_is_a_run_of_a_preset_that_exists(path: Path) -> None:
 
 def test_there_are_recipes() -> None:
     assert {path.name for path in CONFIGS} == {
-        *("encoder-small.yaml", "hisem-small.yaml",
-        "hisem-small-tiles.yaml", "hisem-small-reward.yaml"),
+        *(
+            "encoder-small.yaml",
+            "hisem-small.yaml",
+            "hisem-small-tiles.yaml",
+            "hisem-small-reward.yaml",
+        ),
         *("reasoncd-small-masks.yaml", "reasoncd-small.yaml", "reasoncd-llama2-7b.yaml"),
     }
 

@@ -65,6 +65,7 @@ TOGETHER = {
     "score_table": "score",
     "evaluate_report": "evaluate",
     "cli_data": "cli",
+    "export_dense": "export",
     "export_graphs": "export",
     "export_parity": "export",
     "export_readme": "export",

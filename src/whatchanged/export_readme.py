@@ -24,7 +24,7 @@ with open("vocabulary.json", encoding="utf-8") as file:
 
 
 def describe(before, after):
-    """Captions of pictures [B, 3, H, W] uint8 of both dates; whether they were judged changed."""
+    """Captions of pictures [B, 3, H, W] uint8 of both dates; whether they changed."""
     dates = {"before_map": before, "after_map": after}
     maps = {name: encoder.run(["map"], {"pictures": date})[0] for name, date in dates.items()}
     kept = ["memory_keys", "memory_values"]
