@@ -182,8 +182,9 @@ def watched_fit(task, config, out, facts):
     )
     progress = fit(task, config, out, facts)
     digest = hashlib.sha256()
-    for tensor in task.model.state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
+    # Statistics of BatchNorm are each process's own; the first one's are saved.
+    for _, tensor in task.model.named_parameters():
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
     told = {"names": names, "weights": digest.hexdigest(), "step": progress.global_step}
     with open(os.path.join(sys.argv[2], os.environ["RANK"] + ".json"), "w") as file:
         json.dump(told, file)
