@@ -220,7 +220,7 @@ def time_steps(config: TrainConfig) -> float:
         batch = task.load(indices, step_generator(config.seed, 0, step))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = task.loss(task.model, batch, 0, device)
-        loss.total.backward()
+        torch.autograd.backward(loss.total)
     return _TIMED_STEPS * len(indices) / (time.monotonic() - started)
 
 
@@ -307,7 +307,7 @@ def _known_rates(out: Path) -> dict[str, float]:
     rates: dict[str, float] = {}
     for place in sorted(out.glob(f"runs/*/{FINISHED}")):
         record = json.loads(place.read_text(encoding="utf-8"))
-        if record["seconds"] > 0:
+        if record["seconds"] > 0 and record["pairs"] > 0:
             rates[record["variant"]] = record["pairs"] / record["seconds"]
     return rates
 
