@@ -172,7 +172,7 @@ def as_text(plan: Plan) -> str:
         f"{states.count('started')} started, {states.count('new')} new",
     ]
     lines += [
-        f"{'':<8}{run.variant:<16} seed {run.seed}  {run.config.epochs} epochs  {run.state}"
+        f"{'':<8}{run.variant:<16} seed {run.seed}  epochs {run.config.epochs}  {run.state}"
         for run in plan.runs
     ]
     hours = "not known" if plan.hours is None else f"about {plan.hours:.1f}"
