@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from whatchanged import console
 from whatchanged.cli_options import Debug, Json, Quiet
 from whatchanged.errors import UsageError
+
+if TYPE_CHECKING:
+    from whatchanged.reproduce.recipes import Preset
 
 
 def reproduce(
@@ -41,20 +44,16 @@ def reproduce(
     console.configure(quiet=quiet, debug=debug)
     if data is None:
         raise UsageError("no data set given", hint="--data DIR; `whatchanged data --list`")
-    if preset != "small" and preset != "paper":
-        raise UsageError(f"--preset {preset} is unknown", hint="one of small, paper")
+    presets: dict[str, Preset] = {"small": "small", "paper": "paper"}
+    if preset not in presets:
+        raise UsageError(f"--preset {preset} is unknown", hint=f"one of {', '.join(presets)}")
     from whatchanged.reproduce import plan as planning
     from whatchanged.reproduce.command import carry_out, parse_seeds
     from whatchanged.reproduce.experiments import experiment
 
     request = planning.Request(
-        experiment(table),
-        data,
-        out,
-        parse_seeds(seeds),
-        cast(Any, preset),
-        epochs,
-        tuple(overrides or ()),
+        *(experiment(table), data, out, parse_seeds(seeds), presets[preset], epochs),
+        overrides=tuple(overrides or ()),
     )
     made = planning.make_plan(request, timed=timed)
     # With --json stdout holds one object: the plan, or the table.
@@ -68,9 +67,12 @@ def reproduce(
 
     results = carry_out(made)
     if as_json:
-        record: dict[str, object]
-        record = to_json(results.table) if results.table is not None else {"table": table}
-        record |= {"folder": str(results.folder), "pictures": [str(p) for p in results.pictures]}
+        told = {"table": table} if results.table is None else to_json(results.table)
+        record = {
+            **told,
+            "folder": str(results.folder),
+            "pictures": [str(p) for p in results.pictures],
+        }
         typer.echo(json.dumps(record, allow_nan=False))
         return
     if results.table is not None:

@@ -54,7 +54,7 @@ TINY_MASKS = (
 def write_pair(
     folder: Path, split: str, number: int, rng: np.random.Generator
 ) -> dict[str, object]:
-    """Write one pair, every second unchanged, with its mask, and return its entry."""
+    """Write one pair, every second unchanged, with mask and land cover; return its entry."""
     name, changed = f"{split}_{number:03d}.png", number % 2 == 0
     coarse = rng.integers(40, 200, (8, 8, 3), dtype=np.uint8)
     before = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
@@ -66,6 +66,9 @@ def write_pair(
         (folder / "images" / split / "A", before),
         (folder / "images" / split / "B", after),
         (folder / "label" / split, mask),
+        # Low vegetation, then a building.
+        (folder / "sem" / split / "A", np.where(mask > 0, 3, 0).astype(np.uint8)),
+        (folder / "sem" / split / "B", np.where(mask > 0, 5, 0).astype(np.uint8)),
     ):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / name)

@@ -149,5 +149,5 @@ def test_a_score_that_one_seed_lacks_has_no_mean(ask_for: Ask, tmp_path: Path) -
 def test_json(table: tables.Table) -> None:
     record = tables.to_json(table)
     assert record["table"] == "hisem-table-4"
-    first = record["rows"][0]  # type: ignore[index]
+    first = record["rows"][0]
     assert first["scores"]["S*m"] == 11.0 and first["label"] == ["✗", "✗"]

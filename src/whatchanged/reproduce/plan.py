@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 
@@ -172,7 +172,7 @@ def as_text(plan: Plan) -> str:
         f"{states.count('started')} started, {states.count('new')} new",
     ]
     lines += [
-        f"{'':<8}{run.variant:<16} seed {run.seed}  {run.config.epochs} epochs  {run.state}"
+        f"{'':<8}{run.variant:<16} seed {run.seed}  epochs {run.config.epochs}  {run.state}"
         for run in plan.runs
     ]
     hours = "not known" if plan.hours is None else f"about {plan.hours:.1f}"
@@ -220,7 +220,7 @@ def time_steps(config: TrainConfig) -> float:
         batch = task.load(indices, step_generator(config.seed, 0, step))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = task.loss(task.model, batch, 0, device)
-        cast(Any, loss.total).backward()
+        torch.autograd.backward(loss.total)
     return _TIMED_STEPS * len(indices) / (time.monotonic() - started)
 
 
@@ -307,7 +307,7 @@ def _known_rates(out: Path) -> dict[str, float]:
     rates: dict[str, float] = {}
     for place in sorted(out.glob(f"runs/*/{FINISHED}")):
         record = json.loads(place.read_text(encoding="utf-8"))
-        if record["seconds"] > 0:
+        if record["seconds"] > 0 and record["pairs"] > 0:
             rates[record["variant"]] = record["pairs"] / record["seconds"]
     return rates
 

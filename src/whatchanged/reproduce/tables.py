@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from whatchanged.reproduce.experiments import Experiment, Row
 from whatchanged.reproduce.plan import Plan
@@ -208,7 +209,7 @@ def as_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def to_json(table: Table) -> dict[str, object]:
+def to_json(table: Table) -> dict[str, Any]:
     """Return the table as plain values."""
     keys = table.scores
     return {
