@@ -233,8 +233,9 @@ def _put_diagonal(
     It is what tracing makes of adding to a diagonal in place (Eq. 4), and the exporter of torch
     has no operators for it.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its types know no function that is traced
     length = op.Shape(matrices, start=-1)  # [1]
     places = op.Range(0, op.Squeeze(length), 1)  # [L]
     on_diagonal = op.Equal(op.Unsqueeze(places, [1]), places)  # [L, L]

@@ -83,7 +83,7 @@ def measure(folder: Path, hisem: HiSem) -> Parity:
     # Of the scenes the graph sees what the encoder's graph made of them.
     seen = [_compare_memory(memory, hisem, _pairs(maps), _pairs(graph_maps))]
     for attempt in range(_ATTEMPTS):
-        taken = torch.cat([part.path for part in seen]).unique()
+        taken = {int(path) for part in seen for path in part.path}
         if attempt >= 2 and len(taken) == len(hisem.hasd.paths):
             break
         pairs = _noise_pairs(maps, wider=attempt % 2, generator=noise)

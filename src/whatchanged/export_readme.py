@@ -24,7 +24,7 @@ with open("vocabulary.json", encoding="utf-8") as file:
 
 
 def describe(before, after):
-    """Captions of pictures [B, 3, H, W] uint8 of both dates; whether they were judged changed."""
+    """Captions of pictures [B, 3, H, W] uint8 of both dates; whether judged changed."""
     dates = {"before_map": before, "after_map": after}
     maps = {name: encoder.run(["map"], {"pictures": date})[0] for name, date in dates.items()}
     kept = ["memory_keys", "memory_values"]
@@ -67,7 +67,8 @@ If the model has a card, it is beside this file as card.md: its licence holds fo
 
 The graphs
 
-B, H, W, h, w, L = h w and t may be of any length; N = $layers, D = $width, V = $words here.
+B, H, W, h, w and L = h w are free, t is at most max_len - 2; N = $layers, D = $width, V = $words
+here. What has no type is float32.
 
 encoder.onnx, once for each date
   in   pictures         [B, 3, H, W] uint8   RGB, 0 to 255; normalised inside
