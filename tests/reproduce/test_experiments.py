@@ -87,7 +87,7 @@ def test_the_recipe_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("stage", "file", "own"),
     [
-        ("hisem", "hisem-small.yaml", {"tiles", "tiles_captions", "tiles_pictures"}),
+        ("hisem", "hisem-small.yaml", set()),
         ("masks", "reasoncd-small-masks.yaml", {"masks_root", "masks", "landcover", "composites"}),
         ("wishes", "reasoncd-small.yaml", {"landcover", "composites"}),
     ],
