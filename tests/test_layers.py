@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "whatchanged"
 
 # What each part may import of the others; a part may always import itself.
-L0 = {"errors"}
+L0 = {"errors", "files"}
 L1 = L0 | {"config", "console", "answers"}
 L2 = L1 | {"geo", "data", "models", "metrics"}
 L3 = L2 | {"train", "predict", "describing", "asking", "score", "evaluate", "reproduce"}
@@ -20,6 +20,7 @@ L3 |= {"export"}
 L4 = L3 | {"batch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "config": L0,
     "answers": L0,
     "console": L0,
@@ -43,10 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 # `whatchanged --help` and `whatchanged doctor` load these before they know what is wanted.
-WITHOUT_TORCH = {"errors", "config", "console", "answers", "geo", "metrics", "score", "doctor"} | {
-    "cli",
-    "__init__",
-}
+WITHOUT_TORCH = L1 | {"geo", "metrics", "score", "doctor", "cli", "__init__"}
 HEAVY = {"torch", "transformers", "accelerate"}
 
 

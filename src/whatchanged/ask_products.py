@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from whatchanged.ask_answer import WishResult
 from whatchanged.errors import UsageError
-from whatchanged.geo.files import write_bytes
+from whatchanged.files import write_bytes
 from whatchanged.geo.overlay import mark, shrink
 from whatchanged.geo.report import REPORT_NAME, ReportEntry, picture_side, write_report
 from whatchanged.geo.vector import ChangePolygon, write_geojson, write_geopackage

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from whatchanged.errors import MissingExtraError, UsageError, WhatchangedError
 from whatchanged.export_graphs import ENCODER, GRAPHS, make_graphs, write_graph
 from whatchanged.export_parity import TOLERANCE, Parity, measure
 from whatchanged.export_readme import readme
+from whatchanged.files import replace_folder
 from whatchanged.models import weights
 from whatchanged.models.checkpoint import CARD
 from whatchanged.models.hisem.generate import END, NULL, START, UNKNOWN
@@ -78,7 +78,7 @@ def export_onnx(model: str | Path, folder: str | Path) -> ExportReport:
         part.mkdir()
         parity = _fill(part, loaded)
         sizes = {name: (part / name).stat().st_size for name in parity.differences}
-        _swap(part, target)
+        replace_folder(part, target)
     except OSError as error:
         raise WhatchangedError(
             f"{folder} cannot be written: {error.strerror or error}",
@@ -172,18 +172,3 @@ def _check_replaceable(target: Path) -> None:
             f"{target} cannot be replaced by an export: {what}",
             hint="choose another folder, or empty this one",
         )
-
-
-def _swap(part: Path, target: Path) -> None:
-    previous = target.with_name(f".{target.name}.previous")
-    if not target.exists():
-        os.replace(part, target)
-        return
-    shutil.rmtree(previous, ignore_errors=True)
-    os.replace(target, previous)
-    try:
-        os.replace(part, target)
-    except BaseException:
-        os.replace(previous, target)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from whatchanged import __version__
 from whatchanged.errors import UsageError, WhatchangedError
-from whatchanged.geo.files import write_bytes
+from whatchanged.files import write_bytes
 from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.overlay import shrink
 from whatchanged.geo.report import ReportEntry, picture_side, write_report

@@ -21,6 +21,7 @@ from PIL import Image
 
 from whatchanged import __version__
 from whatchanged.errors import DatasetError
+from whatchanged.files import replace_folder, write_bytes
 
 RECORD = "prepared.json"
 _SHOWN = 10
@@ -105,17 +106,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     if target.exists() and not is_ours:
         raise DatasetError(f"{target} holds other things", hint="choose another folder")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    previous = target.with_name(f".{target.name}.{os.getpid()}.previous")
     try:
         part.mkdir(parents=True)
         yield part
-        if target.exists():
-            os.replace(target, previous)
-        os.replace(part, target)
+        replace_folder(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if target.exists():  # else it is all there is
-            shutil.rmtree(previous, ignore_errors=True)
 
 
 def write_record(
@@ -149,9 +145,7 @@ def write_splits(folder: Path, recipe: str, splits: Mapping[str, Sequence[str]])
 def write_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and move it into place; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_bytes(path, content)
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

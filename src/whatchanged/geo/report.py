@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from whatchanged.geo.files import write_bytes
+from whatchanged.files import write_bytes
 from whatchanged.geo.report_page import ENTRY, PAGE, SCRIPT, STYLE
 
 REPORT_NAME = "report.html"

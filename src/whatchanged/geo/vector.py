@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
 
+from whatchanged.files import replacing, write_bytes
 from whatchanged.geo.area import areas_m2
-from whatchanged.geo.files import replacing, write_bytes
 from whatchanged.geo.grid import Grid, crs_name, map_points, reproject_points
 
 SPECK_PIXELS = 8

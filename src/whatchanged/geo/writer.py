@@ -11,7 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
-from whatchanged.geo.files import replacing, write_bytes
+from whatchanged.files import replacing, write_bytes
 from whatchanged.geo.grid import Grid
 from whatchanged.geo.source import safe_env
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whatchanged.errors import CheckpointError
+from whatchanged.files import replace_folder, set_aside, sync_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,8 +121,8 @@ def save_checkpoint(
             _sync(part / name)
         (part / MANIFEST).write_bytes(_manifest_bytes(files))
         _sync(part / MANIFEST)
-        _sync_folder(part)
-        _swap(part, target)
+        sync_folder(part)
+        replace_folder(part, target)
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(
@@ -364,44 +365,15 @@ def _check_replaceable(target: Path) -> None:
         )
 
 
-def _previous(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
-
-
 def _settled(folder: Path) -> Path:
     """Return where to read: a run killed between two renames left the old folder set aside."""
-    previous = _previous(folder.resolve())
+    previous = set_aside(folder.resolve())
     return previous if not folder.exists() and previous.is_dir() else folder
-
-
-def _swap(part: Path, target: Path) -> None:
-    previous = _previous(target)
-    if target.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(target, previous)
-        try:
-            os.replace(part, target)
-        except BaseException:
-            os.replace(previous, target)
-            raise
-    else:
-        os.replace(part, target)
-    _sync_folder(target.parent)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
     with path.open("r+b") as stream:
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere folders cannot be opened, nor need be
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _read_json(path: Path) -> Any:

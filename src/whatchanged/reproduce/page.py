@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from whatchanged.files import write_bytes
 from whatchanged.reproduce.pictures import DrawnPicture
 from whatchanged.reproduce.plan import Plan, as_text
 from whatchanged.reproduce.tables import Table
@@ -46,9 +46,7 @@ def write_page(
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
-    partial = path.with_suffix(".part")
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    write_bytes(path, page.encode(errors="backslashreplace"))
 
 
 def _table(table: Table) -> str:

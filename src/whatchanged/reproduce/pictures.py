@@ -22,6 +22,7 @@ from whatchanged.data.pictures import UNKNOWN, PictureStore
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.evaluate import predict_samples
+from whatchanged.files import replacing
 from whatchanged.models.backbones import normalise
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.predict import CaptionModel, load_model
@@ -63,9 +64,8 @@ def draw_pictures(plan: Plan, runs: Sequence[ScoredRun], folder: Path) -> list[D
     for kind in plan.request.experiment.pictures:
         for title, name, figure in _DRAWERS[kind](plan, runs):
             place = folder / f"{name}.png"
-            partial = place.with_suffix(".part.png")
-            figure.savefig(partial, dpi=DPI)
-            partial.replace(place)
+            with replacing(place) as part:
+                figure.savefig(part, dpi=DPI)
             drawn.append(DrawnPicture(title, place))
     return drawn
 

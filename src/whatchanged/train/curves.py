@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from whatchanged.files import replacing
 from whatchanged.train.record import read_log
 
 _NOT_CURVES = {"event", "epoch", "step", "steps", "pairs_per_second", "lr"}
@@ -32,9 +33,8 @@ def plot_curves(log: Path, out: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7, ncols=2)
-    partial = out.with_suffix(".part.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(out)
+    with replacing(out) as part:
+        figure.savefig(part, dpi=110)
 
 
 def _keys(records: list[dict[str, Any]]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from whatchanged.files import write_bytes
 
 
 class RunLog:
@@ -24,9 +25,7 @@ class RunLog:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= keep_until]
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
+        write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def step(self, **values: Any) -> None:
@@ -51,9 +50,7 @@ class RunLog:
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Write `run.json`, or another record of a run, in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(path, json.dumps(values, indent=1).encode())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
