@@ -296,6 +296,23 @@ def test_a_run_from_a_file_leaves_a_model_that_describes(
     assert set(described.caption.split()) <= set(model.vocabulary.words)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_device_without_bfloat16_is_told_of(
+    tiny: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    native: bool,
+) -> None:
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda _: native)
+    with caplog.at_level(logging.WARNING, logger=loop.log.name):
+        train(tiny(tmp_path / "run", epochs=1, precision="bf16"))
+    told = [r.message for r in caplog.records if "bfloat16" in r.message]
+    assert told == ([] if native else [
+        "precision=bf16: cpu does not compute in bfloat16, so this run is float32"
+    ])  # fmt: skip
+
+
 def test_the_record_tells_versions_configuration_and_what_was_left_out(
     tiny: Callable[..., TrainConfig], write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatchanged.errors import CheckpointError
+from whatchanged.models.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,13 @@ class CompactEncoder(nn.Module):
         return [*modules, self.stem] if count == len(self.stages) else modules
 
     def load_start_weights(self, path: Path) -> None:
-        """Fill stem and stages from the published ImageNet file (`*.pth`, tensors only)."""
+        """Fill all of it from a checkpoint folder, or stem and stages from the ImageNet file.
+
+        The file is the published one (`*.pth`, tensors only).
+        """
+        if path.is_dir():
+            load_encoder(self, path)
+            return
         published = torch.load(path, map_location="cpu", weights_only=True)
         own = self.state_dict()
         body = [k for k in own if not k.startswith("neck")]
@@ -257,6 +264,23 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     encoder: Encoder = CompactEncoder(config) if config.kind == "compact" else ClipEncoder(config)
     freeze(encoder)
     return encoder
+
+
+def load_encoder(encoder: Encoder, folder: Path) -> None:
+    """Fill an encoder from the checkpoint of one, or of a HiSem, whose encoder is taken.
+
+    Raises:
+        CheckpointError: The checkpoint holds no encoder, or another one.
+    """
+    saved = load_checkpoint(folder)
+    prefix = {"encoder": "", "hisem": "encoder."}.get(saved.family)
+    if prefix is None:
+        raise CheckpointError(f"{folder} holds a {saved.family}, not an encoder")
+    own = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+    try:
+        encoder.load_state_dict(own)  # in the package tensors are float16: it converts
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} is not the encoder of this run: {error}") from error
 
 
 def freeze(encoder: Encoder) -> None:

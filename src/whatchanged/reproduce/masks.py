@@ -15,20 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whatchanged.config import from_mapping
 from whatchanged.console import track
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN
-from whatchanged.errors import CheckpointError, DatasetError
+from whatchanged.errors import DatasetError
 from whatchanged.metrics.masks import MaskCounts
-from whatchanged.models.checkpoint import load_checkpoint
-from whatchanged.models.reasoncd.config import ReasonCDConfig
-from whatchanged.models.reasoncd.mask_part import MaskPart
+from whatchanged.models.reasoncd.mask_part import load_mask_part
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.reproduce.experiments import MASK_SCORES
 from whatchanged.reproduce.recipes import Stage
 from whatchanged.train.config import DataConfig
-from whatchanged.train.mask_task import MASKS_FAMILY
 from whatchanged.train.pair_layers import LayerStore, PairLayers
 from whatchanged.train.wish_data import ANY
 from whatchanged.train.wish_scores import ask_layers
@@ -127,23 +123,6 @@ def open_drawer(stage: Stage, checkpoint: Path) -> Draw:
         return mask
 
     return ask
-
-
-def load_mask_part(folder: Path) -> MaskPart:
-    """Load the mask part that a run of task `wish-masks` left, in evaluation mode.
-
-    Raises:
-        CheckpointError: Damaged, or of another family.
-    """
-    saved = load_checkpoint(folder)
-    if saved.family != MASKS_FAMILY:
-        raise CheckpointError(f"{folder} holds a {saved.family}, not a mask part of ReasonCD")
-    part = MaskPart(from_mapping(ReasonCDConfig, saved.config["model"], f"{folder}"))
-    try:
-        part.load_state_dict(dict(saved.tensors))
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} does not fit its configuration: {error}") from error
-    return part.eval()
 
 
 def _plain(counts: MaskCounts) -> dict[str, float]:

@@ -208,6 +208,7 @@ def run_config(request: Request, name: str, seed: int) -> TrainConfig:
 
 def time_steps(config: TrainConfig) -> float:
     """Return pairs per second of three training steps after a first one that only warms up."""
+    from whatchanged.train.loop import autocast
     from whatchanged.train.run import build_task
     from whatchanged.train.state import step_generator
 
@@ -218,7 +219,7 @@ def time_steps(config: TrainConfig) -> float:
     for step in range(_TIMED_STEPS + 1):
         started = time.monotonic() if step == 1 else started
         batch = task.load(indices, step_generator(config.seed, 0, step))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(config, device):
             loss = task.loss(task.model, batch, 0, device)
         torch.autograd.backward(loss.total)
     return _TIMED_STEPS * len(indices) / (time.monotonic() - started)

@@ -158,7 +158,8 @@ class TrainConfig:
         batch_size: Pairs per optimiser step over all processes.
         accumulate: Forward and backward passes per optimiser step; each weighs by its pairs.
         seed: Of everything that is drawn.
-        precision: `float32` or `bf16` (autocast).
+        precision: `float32` or `bf16` (autocast; float32 where the device does not compute
+            in bfloat16, which the log says).
         label_routing: Share of the epochs whose routing follows the label (design, 10).
         warmup_epochs: Epochs before the router learns (Eq. 19).
         router_weight: The balancing coefficient lambda of Eq. 19.

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from whatchanged.config import to_mapping
 from whatchanged.console import progress as progress_bar
 from whatchanged.errors import TrainingError, UsageError
+from whatchanged.models.precision import computes_bfloat16
 from whatchanged.train.config import OptimiserConfig, TrainConfig
 from whatchanged.train.curves import plot_curves
 from whatchanged.train.record import RunLog, write_record
@@ -158,6 +159,11 @@ class _Run:
         self.n_steps = min(config.max_steps or whole, whole)
         self.highest = [group["lr"] for group in task.parameter_groups()]
         self.saved_at = time.monotonic()
+        if config.precision == "bf16" and not computes_bfloat16(accelerator.device):
+            log.warning(
+                "precision=bf16: %s does not compute in bfloat16, so this run is float32",
+                accelerator.device.type,
+            )
 
     def finished(self) -> bool:
         limit = self.config.max_steps
@@ -235,7 +241,7 @@ class _Run:
 
     def forward(self, indices: list[int], batch: Any, epoch: int) -> Loss:
         device = self.accelerator.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config, device):
             loss = self.task.loss(self.model, batch, epoch, device)
         if not bool(torch.isfinite(loss.total)):
             raise self.not_a_number("loss", loss.total.detach(), indices)
@@ -297,6 +303,12 @@ class _Run:
             self.validate(self.progress.epoch)
             self.save_state()
         self.accelerator.wait_for_everyone()
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass at the run's precision, as far as `device` has it."""
+    wanted = config.precision == "bf16" and computes_bfloat16(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def rate_factor(config: OptimiserConfig, step: int, steps: int) -> float:

@@ -20,14 +20,12 @@ from whatchanged.errors import UsageError
 from whatchanged.metrics.masks import MaskCounts
 from whatchanged.models.checkpoint import save_checkpoint
 from whatchanged.models.reasoncd.loss import LossWeights, mask_bce, mask_dice
-from whatchanged.models.reasoncd.mask_part import MaskPart
+from whatchanged.models.reasoncd.mask_part import MASKS_FAMILY, MaskPart
 from whatchanged.models.reasoncd.vision import CompactVision
-from whatchanged.models.weights import fetch
 from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
 from whatchanged.train.wish_data import ANY, PairFacts, ValidationPairs, WishPairs, single_classes
 
-MASKS_FAMILY = "reasoncd-masks"
 _LEAST_PAIRS = 5  # a class and direction that fewer validation pairs show has no number
 
 
@@ -69,11 +67,7 @@ class MaskTask:
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.part = MaskPart(self.reasoncd)
-        vision, start = cast(CompactVision, self.part.vision), self.reasoncd.compact.encoder.start
-        if config.encoder is None and start is not None:
-            vision.load_start_weights(Path(fetch(start)))
-        else:
-            start_encoder(vision.encoder, config)
+        start_encoder(cast(CompactVision, self.part.vision).encoder, config)
         self.model: nn.Module = self.part
         self.weights = LossWeights()
 

@@ -13,10 +13,9 @@ import torch
 
 from whatchanged import __version__
 from whatchanged.config import load_config
-from whatchanged.errors import CheckpointError, UsageError
+from whatchanged.errors import UsageError
 from whatchanged.models import weights
-from whatchanged.models.backbones import Encoder, build_encoder
-from whatchanged.models.checkpoint import load_checkpoint
+from whatchanged.models.backbones import Encoder, build_encoder, load_encoder
 from whatchanged.train.config import TrainConfig, model_config
 from whatchanged.train.loop import Task, fit, make_accelerator
 from whatchanged.train.state import Progress
@@ -86,18 +85,7 @@ def start_encoder(encoder: Encoder, config: TrainConfig) -> None:
         WeightsUnavailableError: The named start cannot be had.
     """
     if config.encoder is not None:
-        saved = load_checkpoint(Path(config.encoder))
-        # A whole HiSem has an encoder too, and in the package it is stored as float16.
-        prefix = {"encoder": "", "hisem": "encoder."}.get(saved.family)
-        if prefix is None:
-            raise CheckpointError(f"{config.encoder} holds a {saved.family}, not an encoder")
-        own = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
-        try:
-            encoder.load_state_dict(own)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{config.encoder} is not the encoder of this run: {error}"
-            ) from error
+        load_encoder(encoder, Path(config.encoder))
     elif encoder.config.start is not None:
         encoder.load_start_weights(weights.fetch(encoder.config.start))
 

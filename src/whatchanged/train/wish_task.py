@@ -17,15 +17,13 @@ from whatchanged.answers import Understood, ask_to_explain, format_absent, forma
 from whatchanged.data.augment import photometric
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.errors import CheckpointError, UsageError
-from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.models.reasoncd.loss import LossWeights, mask_bce, mask_dice, text_loss
-from whatchanged.models.reasoncd.mask_part import WishTable
+from whatchanged.models.reasoncd.mask_part import WishTable, load_mask_part
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.prompt import TextSample
 from whatchanged.models.reasoncd.store import save_reasoncd, start_reasoncd
 from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
-from whatchanged.train.mask_task import MASKS_FAMILY
 from whatchanged.train.wish_data import DrawnWish, WishPairs
 from whatchanged.train.wish_scores import score_wishes
 
@@ -209,20 +207,16 @@ def load_masks(model: ReasonCD, table: WishTable, folder: Path) -> None:
     Raises:
         CheckpointError: The folder holds no mask part, or one of another size.
     """
-    saved = load_checkpoint(folder)
-    if saved.family != MASKS_FAMILY:
-        raise CheckpointError(f"{folder} holds a {saved.family}, not a mask part of ReasonCD")
+    trained = load_mask_part(folder)
     parts = {
-        "vision.": model.vision,
-        "fusion.": model.fusion,
-        "decoder.": model.decoder,
-        "table.": table,
+        trained.vision: model.vision,
+        trained.fusion: model.fusion,
+        trained.decoder: model.decoder,
+        trained.table: table,
     }
     try:
-        for prefix, part in parts.items():
-            own = {k.removeprefix(prefix): v for k, v in saved.tensors.items()
-                   if k.startswith(prefix)}  # fmt: skip
-            part.load_state_dict(own)
+        for source, part in parts.items():
+            part.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise CheckpointError(f"{folder} is not the mask part of this preset: {error}") from error
 

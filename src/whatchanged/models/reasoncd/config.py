@@ -48,7 +48,8 @@ class LanguageConfig:
         rope_theta: Base of the rotary positions.
         norm_eps: Of RMSNorm.
         tied: Words are said with the table they are read with.
-        dtype: Type of the frozen base; adapters and new rows stay float32.
+        dtype: Type of the frozen base, float32 where the device does not compute in bfloat16;
+            adapters and new rows stay float32.
         lora_rank: r of Eq. 10.
         lora_alpha: The update is scaled by alpha / r.
         lora_dropout: On what enters the adapters.

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatchanged.errors import CheckpointError, MissingExtraError
+from whatchanged.models.precision import computes_bfloat16
 from whatchanged.models.reasoncd.config import LanguageConfig
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LanguageModel(nn.Module):
@@ -114,6 +113,12 @@ class LanguageModel(nn.Module):
         return torch.cat([known, room], dim=-1).index_copy(-1, self.new_ids, new)
 
 
+def base_dtype(config: LanguageConfig) -> torch.dtype:
+    """Return the type of the frozen base: bfloat16 where asked for and computed in."""
+    half = config.dtype == "bfloat16" and computes_bfloat16()
+    return torch.bfloat16 if half else torch.float32
+
+
 def build_base(config: LanguageConfig) -> Any:
     """Build the base with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -132,7 +137,7 @@ def build_base(config: LanguageConfig) -> Any:
             tie_word_embeddings=config.tied,
         )
     )
-    return base.to(_DTYPES[config.dtype])
+    return base.to(base_dtype(config))
 
 
 def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
@@ -152,7 +157,7 @@ def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         base = LlamaForCausalLM.from_pretrained(
-            place, dtype=_DTYPES[config.dtype], use_safetensors=True
+            place, dtype=base_dtype(config), use_safetensors=True
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

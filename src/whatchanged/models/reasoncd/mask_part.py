@@ -10,16 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from whatchanged.answers import CLASS_WORDS, Direction, Understood
+from whatchanged.config import from_mapping
+from whatchanged.errors import CheckpointError
+from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.models.reasoncd.config import ReasonCDConfig
 from whatchanged.models.reasoncd.fusion import MultiScaleFusion
 from whatchanged.models.reasoncd.mask_decoder import ChangeMapDecoder, restore_size
 from whatchanged.models.reasoncd.vision import PairFeatures, build_vision, see_pair
+
+MASKS_FAMILY = "reasoncd-masks"
 
 _CLASSES = tuple(CLASS_WORDS)
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -113,3 +119,20 @@ class MaskPart(nn.Module):
         logits = self.decoder(seen.fused[rows], prompts)
         shown = seen.features
         return restore_size(logits, shown.square, shown.valid, shown.size)
+
+
+def load_mask_part(folder: Path) -> MaskPart:
+    """Load the mask part that a run of task `wish-masks` left, in evaluation mode.
+
+    Raises:
+        CheckpointError: Damaged, or of another family.
+    """
+    saved = load_checkpoint(folder)
+    if saved.family != MASKS_FAMILY:
+        raise CheckpointError(f"{folder} holds a {saved.family}, not a mask part of ReasonCD")
+    part = MaskPart(from_mapping(ReasonCDConfig, saved.config["model"], f"{folder}"))
+    try:
+        part.load_state_dict(dict(saved.tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} does not fit its configuration: {error}") from error
+    return part.eval()

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whatchanged.errors import CheckpointError
 from whatchanged.models.backbones import (
     PYRAMID_CHANNELS,
     ClipEncoder,
@@ -24,7 +23,6 @@ from whatchanged.models.backbones import (
     normalise,
     set_training,
 )
-from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.models.reasoncd.config import ClipSamConfig, CompactConfig
 
 
@@ -205,20 +203,8 @@ class CompactVision(nn.Module):
         return ()
 
     def load_start_weights(self, path: Path) -> None:
-        """Fill the encoder from a HiSem checkpoint folder or from published ImageNet weights."""
-        if not path.is_dir():
-            self.encoder.load_start_weights(path)
-            return
-        prefix = "encoder."
-        tensors = {
-            name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in load_checkpoint(path).tensors.items()
-            if name.startswith(prefix)
-        }
-        try:
-            self.encoder.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not hold this preset's encoder") from error
+        """Fill the encoder, see `CompactEncoder.load_start_weights`."""
+        self.encoder.load_start_weights(path)
 
 
 Vision = ClipSamVision | CompactVision
