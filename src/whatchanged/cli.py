@@ -236,8 +236,10 @@ def evaluate(
         list[str],
         typer.Argument(metavar="MODEL", help="Weights or folder; several are seeds of one."),
     ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder in LEVIR-CC's layout.")],
-    split: Annotated[str, typer.Option(help="Split that is described: test or val.")] = "test",
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder of a data set, or file of samples.")
+    ],
+    split: Annotated[str, typer.Option(help="Split that is asked about: test or val.")] = "test",
     protocol: ProtocolOption = "ids",
     vocabulary: VocabularyOption = "all-splits",
     meteor: MeteorOption = "exact",
@@ -245,6 +247,9 @@ def evaluate(
         str, typer.Option(help="What chooses the path: predicted, label or both.")
     ] = "predicted",
     beam: Annotated[int, typer.Option(min=1, help="Captions kept while decoding.")] = 1,
+    size: Annotated[
+        int, typer.Option(min=32, help="Side at which masks are compared, pixels.")
+    ] = 256,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave broken entries out and say which.")
     ] = False,
@@ -255,7 +260,7 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Describe a split of a data set and score the captions, beside the floors."""
+    """Score a model's captions or masks on a split of a data set, beside the floors."""
     console.configure(quiet=quiet, debug=debug)
     routes: dict[str, tuple[Route, ...]] = {
         "predicted": ("predicted",),
@@ -265,10 +270,17 @@ def evaluate(
     if route not in routes:
         raise UsageError(f"--route {route} is unknown", hint=f"one of {', '.join(routes)}")
     ruler = _ruler(protocol, vocabulary, meteor)
-    from whatchanged import evaluate_report
+    from whatchanged import evaluate_masks_report, evaluate_report
     from whatchanged.evaluate import evaluate_captions
+    from whatchanged.evaluate_masks import MASK_FAMILIES, evaluate_masks, family_of
 
-    report = evaluate_captions(
+    if family_of(models[0]) in MASK_FAMILIES:
+        if route != "predicted":
+            raise UsageError(f"--route {route} is for captions; masks have no image router")
+        masks = evaluate_masks(models, data, split, size=size, skip_broken=skip_broken)
+        _tell_evaluation(evaluate_masks_report, masks, out, as_json)
+        return
+    captions = evaluate_captions(
         models,
         data,
         split,
@@ -277,12 +289,16 @@ def evaluate(
         beam=beam,
         skip_broken=skip_broken,
     )
+    _tell_evaluation(evaluate_report, captions, out, as_json)
+
+
+def _tell_evaluation(module: Any, report: Any, out: Path | None, as_json: bool) -> None:
     if out is not None:
-        evaluate_report.write_report(report, out)
+        module.write_report(report, out)
     if as_json:
-        print_json(evaluate_report.to_json(report))
+        print_json(module.to_json(report))
     else:
-        typer.echo(console.printable(evaluate_report.as_text(report)))
+        typer.echo(console.printable(module.as_text(report)))
 
 
 def _ruler(protocol: str, vocabulary: str, meteor: str) -> Ruler:

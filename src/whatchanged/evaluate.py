@@ -128,7 +128,7 @@ def evaluate_captions(
     predictions: dict[tuple[int, Route], list[Prediction]] = {}
     identities: list[tuple[str, str]] = []
     for run, name in enumerate(models):
-        model = load_model(_checkpoint(name))
+        model = load_model(best_of(name))
         identities.append((str(name), model.sha256))
         for route, found in predict_samples(model, samples, routes=routes, beam=beam).items():
             predictions[run, route] = found
@@ -211,7 +211,7 @@ def router_accuracy(predictions: Sequence[Prediction]) -> dict[str, float | None
     return {part: 100 * sum(hits) / len(hits) if hits else None for part, hits in parts.items()}
 
 
-def _checkpoint(model: str | Path) -> str | Path:
+def best_of(model: str | Path) -> str | Path:
     """Return the best checkpoint of a run's folder; anything else as it is."""
     folder = Path(model)
     if str(model) in weights.NAMED_WEIGHTS or (folder / MANIFEST).exists():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from whatchanged import cli, evaluate, evaluate_report
+from whatchanged import cli, evaluate, evaluate_masks, evaluate_masks_report, evaluate_report
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.score import Ruler
 
@@ -29,6 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         calls.update(options, models=models, root=root, split=split)
         return "report"
 
+    monkeypatch.setattr(evaluate_masks, "family_of", lambda model: "hisem")
     monkeypatch.setattr(evaluate, "evaluate_captions", fake)
     monkeypatch.setattr(evaluate_report, "as_text", lambda report: f"table of {report}")
     monkeypatch.setattr(evaluate_report, "to_json", lambda report: {"made_of": report})
@@ -84,3 +85,35 @@ def test_a_run(tiny_model: Path, tmp_path: Path) -> None:
     missing = run(tiny_model, tmp_path)
     assert isinstance(missing.exception, DatasetError)
     assert missing.stdout == ""
+
+
+@pytest.mark.parametrize("family", evaluate_masks.MASK_FAMILIES)
+def test_models_of_masks_are_evaluated_on_masks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: str
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def fake(models: list[str], data: Path, split: str, **options: Any) -> str:
+        asked.update(options, models=models, data=data, split=split)
+        return "masks"
+
+    written: list[Any] = []
+    monkeypatch.setattr(evaluate_masks, "family_of", lambda model: family)
+    monkeypatch.setattr(evaluate_masks, "evaluate_masks", fake)
+    monkeypatch.setattr(evaluate_masks_report, "as_text", lambda report: f"table of {report}")
+    monkeypatch.setattr(
+        evaluate_masks_report, "write_report", lambda report, out: written.append((report, out))
+    )
+    result = run("one", "two", "data", "--split", "val", "--size", "128", "--out", tmp_path)
+    assert result.stdout == "table of masks\n"
+    assert written == [("masks", tmp_path)]
+    assert asked == {
+        "models": ["one", "two"],
+        "data": Path("data"),
+        "split": "val",
+        "size": 128,
+        "skip_broken": False,
+    }
+    refused = run("one", "data", "--route", "label")
+    assert isinstance(refused.exception, UsageError)
+    assert "no image router" in str(refused.exception)

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from whatchanged.errors import CheckpointError, DatasetError
+from whatchanged.errors import CheckpointError
+from whatchanged.evaluate_masks import open_drawer, open_pairs
+from whatchanged.models.reasoncd.mask_part import load_mask_part
 from whatchanged.models.reasoncd.store import start_reasoncd
-from whatchanged.reproduce import masks, pictures
+from whatchanged.reproduce import pictures
 from whatchanged.reproduce.command import carry_out
 from whatchanged.reproduce.experiments import MASK_SCORES
 from whatchanged.reproduce.plan import Request, make_plan
 from whatchanged.train import wish_task
-from whatchanged.train.config import DataConfig
 
 Ask = Callable[..., Request]
 LANGUAGE = (
@@ -92,32 +93,13 @@ def _figure(name: str) -> Any:
     return experiment(name)
 
 
-def test_a_mask_part_is_scored_by_what_it_draws(
-    pairs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def perfect(stage: str, checkpoint: Path) -> Any:
-        return lambda layers: layers.mask == 1
-
-    monkeypatch.setattr(masks, "open_drawer", perfect)
-    record = masks.score_masks("masks", Path("x"), pairs, "test", DataConfig(size=64))
-    assert record["scores"]["overall"] == dict.fromkeys(MASK_SCORES, 100.0)
-    assert (record["n_pairs"], record["n_changed"]) == (4, 2)
-
-
 def test_the_mask_part_that_was_trained_is_the_one_that_draws(trained: Path, pairs: Path) -> None:
     folder = trained / "runs" / "msff-seed0" / "best"
-    part = masks.load_mask_part(folder)
+    part = load_mask_part(folder)
     assert not part.training and part.fusion.training is False
-    draw = masks.open_drawer("masks", folder)
-    (first, *_) = masks.masked_pairs(pairs, "test", DataConfig(size=64))
-    mask = draw(first.layers)
+    found, _ = open_pairs(pairs, "test", 64)
+    _, draw = open_drawer(folder)
+    (mask,) = draw(found[0].before, found[0].after, found[0].wishes)
     assert mask.shape == (64, 64) and mask.dtype == np.bool_
     with pytest.raises(CheckpointError, match="not a mask part"):
-        masks.load_mask_part(trained / "runs" / "rank-8-seed0" / "best")
-
-
-def test_pairs_without_masks_are_refused(tmp_path: Path, write_set: Callable[..., Path]) -> None:
-    data = write_set(tmp_path, {"train": 1, "test": 1})
-    (data / "label" / "test" / "test_000.png").unlink()
-    with pytest.raises(DatasetError, match="no pair of split 'test' has a change mask"):
-        list(masks.masked_pairs(data, "test", DataConfig(size=64)))
+        load_mask_part(trained / "runs" / "rank-8-seed0" / "best")

@@ -22,14 +22,14 @@ from whatchanged.data.pictures import UNKNOWN, PictureStore
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.evaluate import predict_samples
+from whatchanged.evaluate_masks import open_drawer, open_pairs
 from whatchanged.files import replacing
 from whatchanged.models.backbones import normalise
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.predict import CaptionModel, load_model
 from whatchanged.reproduce import figures
-from whatchanged.reproduce.experiments import VARIANTS, Picture
+from whatchanged.reproduce.experiments import Picture
 from whatchanged.reproduce.figures import ShownPair
-from whatchanged.reproduce.masks import masked_pairs, open_drawer
 from whatchanged.reproduce.plan import Plan
 from whatchanged.reproduce.run import ScoredRun
 from whatchanged.train.config import DataConfig
@@ -178,16 +178,17 @@ def _curves(plan: Plan, runs: Sequence[ScoredRun]) -> Named:
 
 def _masks(plan: Plan, runs: Sequence[ScoredRun]) -> Named:
     config = _data_config(plan, runs[0])
-    pairs = _evenly(list(masked_pairs(plan.request.data, plan.split, config)), FEW)
+    found, _ = open_pairs(
+        plan.request.data, plan.split, config.size, skip_broken=config.skip_broken
+    )
+    pairs = _evenly(found, FEW)
     seeds = [run for run in runs if run.seed == runs[0].seed]
     columns = {}
     for run in seeds:
-        draw = open_drawer(VARIANTS[run.variant].stage, run.checkpoint)
-        columns[run.variant] = [draw(pair.layers) for pair in pairs]
-    shown = [
-        ShownPair(p.name, _upright(p.layers.before), _upright(p.layers.after), ()) for p in pairs
-    ]
-    truths = [pair.layers.mask == 1 for pair in pairs]
+        _, draw = open_drawer(run.checkpoint)
+        columns[run.variant] = [draw(p.before, p.after, p.wishes)[0] for p in pairs]
+    shown = [ShownPair(p.name, _upright(p.before), _upright(p.after), ()) for p in pairs]
+    truths = [pair.masks[0] == 1 for pair in pairs]
     return [("Change masks", "masks", figures.mask_sheet(shown, columns, truths))]
 
 

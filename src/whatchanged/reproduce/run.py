@@ -12,9 +12,10 @@ from typing import Any
 
 from whatchanged.config import to_mapping
 from whatchanged.evaluate import CaptionReport, Route, evaluate_captions
+from whatchanged.evaluate_masks import MaskReport, evaluate_masks
+from whatchanged.evaluate_masks_report import scores_of
 from whatchanged.evaluate_report import KEYS, Numbers, efficiency, gain, numbers
-from whatchanged.reproduce.experiments import VARIANTS, Experiment, Row
-from whatchanged.reproduce.masks import score_masks
+from whatchanged.reproduce.experiments import Experiment, Row
 from whatchanged.reproduce.plan import FINISHED, Plan, PlannedRun
 from whatchanged.score import Ruler, breakdown_json
 from whatchanged.train.record import read_log, write_record
@@ -120,9 +121,12 @@ def _score(plan: Plan, run: PlannedRun) -> ScoredRun:
     else:
         records = {"predicted": run.folder / f"scores-{split}.json"}
         if experiment.kind == "masks" and not records["predicted"].is_file():
-            stage = VARIANTS[run.variant].stage
-            found = score_masks(stage, chosen, plan.request.data, split, run.config.data)
-            write_record(records["predicted"], found)
+            masks = evaluate_masks(
+                *([chosen], plan.request.data, split),
+                size=run.config.data.size,
+                skip_broken=run.config.data.skip_broken,
+            )
+            write_record(records["predicted"], _mask_record(masks))
     read = {
         route: json.loads(place.read_text(encoding="utf-8"))
         for route, place in records.items()
@@ -143,6 +147,22 @@ def _score(plan: Plan, run: PlannedRun) -> ScoredRun:
 def _routes(experiment: Experiment, variant: str) -> Sequence[Route]:
     readings = {row.reading for row in experiment.rows if row.variant == variant}
     return ("predicted",) if readings == {"predicted"} else ("predicted", "label")
+
+
+def _mask_record(report: MaskReport) -> dict[str, Any]:
+    (evaluation,) = report.evaluations
+    return {
+        "sha256": evaluation.sha256,
+        "split": report.data,
+        "n_pairs": len(evaluation.masks),
+        "n_changed": sum(mask.changed for mask in evaluation.masks),
+        "wish": report.wish,
+        "left_out": list(report.left_out),
+        "scores": {"overall": scores_of(evaluation.masks, "overall")},
+        "floors": {
+            name: {"overall": scores_of(masks, "overall")} for name, masks in report.floors.items()
+        },
+    }
 
 
 def _caption_record(report: CaptionReport, scores: Numbers, sha256: str) -> dict[str, Any]:

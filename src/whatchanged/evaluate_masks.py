@@ -1,0 +1,312 @@
+"""Scores of change masks on a data set: ReasonCD, and mask parts of it, asked as a user would.
+
+One confusion over the pixels of all pairs, as the field counts (BCDD, LEVIR-CD): positive is
+changed, pixels of which nothing is known do not count. Sets with change masks are asked for
+any change; five-field samples (ReasonCD, IV-A) for what their question says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whatchanged.console import track
+from whatchanged.data.integrity import identify
+from whatchanged.data.levir_cc import captions_files, load_levir_cc
+from whatchanged.data.pictures import (
+    UNKNOWN,
+    PictureStore,
+    read_picture,
+    resize_classes,
+    resize_picture,
+)
+from whatchanged.data.reason_json import ReasonSample, load_reason_json, read_reason_mask
+from whatchanged.data.samples import CaptionSample
+from whatchanged.data.set_files import load_change_set
+from whatchanged.errors import CheckpointError, DatasetError, UsageError
+from whatchanged.evaluate import best_of
+from whatchanged.metrics.masks import MaskCounts
+from whatchanged.models import weights
+from whatchanged.models.checkpoint import load_checkpoint
+from whatchanged.models.reasoncd.mask_part import MASKS_FAMILY, load_mask_part
+from whatchanged.models.reasoncd.store import FAMILY as REASONCD_FAMILY
+from whatchanged.models.reasoncd.store import load_reasoncd
+from whatchanged.train.wish_data import ANY
+from whatchanged.train.wish_scores import ask_layers
+
+Array = NDArray[np.uint8]
+Bits = NDArray[np.bool_]
+
+ANY_WISH = "any change"
+"""What a set of change masks is asked for."""
+
+SIDE = 256
+"""Pictures are scored at this side, pixels, unless told otherwise."""
+
+MASK_FAMILIES = (REASONCD_FAMILY, MASKS_FAMILY)
+
+Draw = Callable[[Array, Array, Sequence[str]], list[Bits]]
+"""Pictures [3, S, S] of both dates and wishes, to where each is met, [S, S]."""
+
+
+@dataclass(frozen=True)
+class AskedPair:
+    """A pair, wishes about it, and where each is met.
+
+    Attributes:
+        name: Name of the pair.
+        before: Picture, [3, S, S] uint8.
+        after: Picture, [3, S, S] uint8.
+        wishes: In words.
+        masks: One a wish: 1 met, 0 not, 255 unknown, [S, S] uint8.
+    """
+
+    name: str
+    before: Array
+    after: Array
+    wishes: tuple[str, ...]
+    masks: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """One mask that was drawn.
+
+    Attributes:
+        pair: Name of the pair.
+        wish: In words.
+        changed: Whether the true mask has a pixel.
+        counts: Pixels right and wrong.
+    """
+
+    pair: str
+    wish: str
+    changed: bool
+    counts: MaskCounts
+
+
+@dataclass(frozen=True)
+class MaskEvaluation:
+    """One model on one split.
+
+    Attributes:
+        model: Name or folder of the model.
+        sha256: Of its checkpoint's manifest.
+        masks: In the data set's order.
+    """
+
+    model: str
+    sha256: str
+    masks: tuple[ScoredMask, ...]
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """Evaluations beside the floors.
+
+    Attributes:
+        data: What was asked about: the split's name, or the name of a file of samples.
+        size: Side at which masks were compared, pixels.
+        wish: What all pairs were asked for; None if each has wishes of its own.
+        evaluations: Of every model, in the order asked for.
+        floors: Name of a predictor that sees no picture -> its masks.
+        left_out: Broken entries of the split that were skipped, with the reason.
+    """
+
+    data: str
+    size: int
+    wish: str | None
+    evaluations: tuple[MaskEvaluation, ...]
+    floors: dict[str, tuple[ScoredMask, ...]]
+    left_out: tuple[str, ...] = ()
+
+
+def family_of(model: str | Path) -> str:
+    """Return which family of models a checkpoint belongs to: `hisem`, `reasoncd`, ...
+
+    Raises:
+        WeightsUnavailableError: It cannot be had; CheckpointError: it is damaged.
+    """
+    return load_checkpoint(weights.require(best_of(model))).family
+
+
+def evaluate_masks(
+    models: Sequence[str | Path],
+    data: Path | str,
+    split: str = "test",
+    *,
+    size: int = SIDE,
+    skip_broken: bool = False,
+) -> MaskReport:
+    """Ask about every pair of a split that has a mask and compare the masks.
+
+    Args:
+        models: Named weights, model folders or run folders (their `best/` is taken); several
+            are runs of one experiment with different seeds.
+        data: Folder in LEVIR-CC's layout or of a known set with change masks; or a file of
+            five-field samples, of which the split is not asked.
+        split: Of a folder.
+        size: Side to which pictures and masks are brought, pixels.
+        skip_broken: Leave out broken entries of a captioned set; the report names them.
+
+    Raises:
+        DatasetError: The data set is broken or missing, or no pair of the split has a mask.
+        UsageError: No model; or wishes of their own asked of a mask part, which has no words.
+        WeightsUnavailableError: A model cannot be had; CheckpointError: it is damaged.
+    """
+    if not models:
+        raise UsageError("evaluation needs a model")
+    if size < 1:
+        raise UsageError(f"masks cannot be compared at {size} pixels")
+    draws = [(str(name), *open_drawer(name)) for name in models]
+    pairs, left_out = open_pairs(data, split, size, skip_broken=skip_broken)
+    masks: list[list[ScoredMask]] = [[] for _ in draws]
+    floors: dict[str, list[ScoredMask]] = {"nothing changed": [], "everything changed": []}
+    for pair in track(pairs, "drawing masks"):
+        for (_, _, draw), found in zip(draws, masks, strict=True):
+            found += _compare(pair, draw(pair.before, pair.after, pair.wishes))
+        for share, found in enumerate(floors.values()):
+            found += _compare(pair, [np.full(m.shape, bool(share)) for m in pair.masks])
+    wishes = {mask.wish for mask in masks[0]}
+    return MaskReport(
+        split if Path(data).is_dir() else Path(data).name,
+        size,
+        wishes.pop() if len(wishes) == 1 else None,
+        tuple(
+            MaskEvaluation(name, sha256, tuple(found))
+            for (name, sha256, _), found in zip(draws, masks, strict=True)
+        ),
+        {name: tuple(found) for name, found in floors.items()},
+        left_out,
+    )
+
+
+class Pairs(Sequence[AskedPair]):
+    """Pairs that are read when they are looked at.
+
+    Args:
+        sources: Samples of one pair each.
+        size: Side in pixels.
+    """
+
+    def __init__(
+        self, sources: Sequence[CaptionSample | tuple[ReasonSample, ...]], size: int
+    ) -> None:
+        self.sources, self.size = sources, size
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> AskedPair:  # type: ignore[override]  # no slices
+        """Read one pair."""
+        source = self.sources[index]
+        if isinstance(source, CaptionSample):
+            return _masked_pair(source, self.size)
+        return _wished_pair(source, self.size)
+
+
+def open_pairs(
+    data: Path | str, split: str, size: int, *, skip_broken: bool = False
+) -> tuple[Pairs, tuple[str, ...]]:
+    """Find the pairs of a split that have a mask; also returns what was left out.
+
+    Raises:
+        DatasetError: No pair of the split has one, or the data are broken or missing.
+    """
+    data = Path(data)
+    if data.is_file():
+        return Pairs(_by_pair(load_reason_json(data)), size), ()
+    left_out: tuple[str, ...] = ()
+    known = None if captions_files(data) else identify(data)
+    if known is not None:
+        samples = load_change_set(data, known.name, split)
+    else:
+        captioned = load_levir_cc(data, split, skip_broken=skip_broken)
+        samples, left_out = captioned.samples, captioned.broken
+    masked = [sample for sample in samples if sample.mask is not None]
+    if not masked:
+        raise DatasetError(
+            f"{data}: no pair of split '{split}' has a change mask",
+            hint="masks are looked for in label/<split>/ and images/<split>/label/",
+        )
+    return Pairs(masked, size), left_out
+
+
+def open_drawer(model: str | Path) -> tuple[str, Draw]:
+    """Open a checkpoint as a function that draws masks; also returns its sha256.
+
+    Raises:
+        CheckpointError: Damaged, or of a family that draws no masks.
+    """
+    folder = weights.require(best_of(model))
+    saved = load_checkpoint(folder)
+    if saved.family == MASKS_FAMILY:
+        return saved.manifest.sha256, _draw_any(folder)
+    if saved.family != REASONCD_FAMILY:
+        raise CheckpointError(
+            f"{model} is a {saved.family} model, which draws no masks",
+            hint="evaluate a ReasonCD, such as reasoncd-small or a run of task wishes",
+        )
+    reasoncd = load_reasoncd(folder)
+
+    def draw(before: Array, after: Array, wishes: Sequence[str]) -> list[Bits]:
+        return [answer.mask.numpy() for answer in ask_layers(reasoncd, before, after, wishes)]
+
+    return saved.manifest.sha256, draw
+
+
+def _draw_any(folder: Path) -> Draw:
+    part = load_mask_part(folder)
+
+    @torch.inference_mode()
+    def draw(before: Array, after: Array, wishes: Sequence[str]) -> list[Bits]:
+        if set(wishes) != {ANY_WISH}:
+            raise UsageError(
+                f"{folder} is a mask part and has no words: it cannot be asked questions",
+                hint="evaluate it on a set with change masks, or a whole ReasonCD on samples",
+            )
+        pictures = (torch.from_numpy(np.ascontiguousarray(d))[None].float()
+                    for d in (before, after))  # fmt: skip
+        logits = part(*pictures, torch.zeros(1, dtype=torch.long), [ANY])
+        return [(logits[0] > 0).numpy()] * len(wishes)
+
+    return draw
+
+
+def _compare(pair: AskedPair, drawn: Sequence[Bits]) -> list[ScoredMask]:
+    scored = []
+    for wish, mask, found in zip(pair.wishes, pair.masks, drawn, strict=True):
+        truth = mask == 1
+        counts = MaskCounts().add(found, truth, mask != UNKNOWN)
+        scored.append(ScoredMask(pair.name, wish, bool(truth.any()), counts))
+    return scored
+
+
+def _masked_pair(sample: CaptionSample, size: int) -> AskedPair:
+    store = PictureStore.open([sample], size)
+    assert store.mask is not None  # only samples with a mask are asked about
+    return AskedPair(sample.name, store.before[0], store.after[0], (ANY_WISH,), (store.mask[0],))
+
+
+def _wished_pair(samples: tuple[ReasonSample, ...], size: int) -> AskedPair:
+    first = samples[0]
+    before, after = (
+        np.ascontiguousarray(resize_picture(read_picture(p), size).transpose(2, 0, 1))
+        for p in (first.before, first.after)
+    )
+    masks = tuple(resize_classes(read_reason_mask(s.mask), size) for s in samples)
+    return AskedPair(first.before.name, before, after, tuple(s.question for s in samples), masks)
+
+
+def _by_pair(samples: Sequence[ReasonSample]) -> list[tuple[ReasonSample, ...]]:
+    """Group samples by their pair, so that each pair is seen once."""
+    found: dict[tuple[Path, Path], list[ReasonSample]] = {}
+    for sample in samples:
+        found.setdefault((sample.before, sample.after), []).append(sample)
+    return [tuple(group) for group in found.values()]
