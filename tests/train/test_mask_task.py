@@ -12,7 +12,7 @@ from torch import Tensor
 from whatchanged.answers import Understood
 from whatchanged.config import to_mapping
 from whatchanged.data.transitions import wish_mask
-from whatchanged.errors import UsageError
+from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.train import mask_task
 from whatchanged.train.config import TrainConfig
@@ -294,3 +294,25 @@ def test_a_run_resumes_exactly(tiny_wishes: Callable[..., TrainConfig], tmp_path
     assert [r["loss"] for r in steps[0]] == [r["loss"] for r in steps[1]]
     one, other = (load_checkpoint(tmp_path / out / "last").tensors for out in ("whole", "halves"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Going on
+
+
+def test_a_run_goes_on_from_a_mask_part(make: Callable[..., MaskTask], tmp_path: Path) -> None:
+    first = make(seed=1)
+    first.save(tmp_path / "best", {})
+    second = make(seed=2, start=str(tmp_path / "best"))
+    theirs, ours = first.part.state_dict(), second.part.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    plain = make(seed=2).part.state_dict()
+    assert not all(torch.equal(plain[name], ours[name]) for name in ours)
+
+
+def test_a_mask_part_of_another_size_is_refused(
+    make: Callable[..., MaskTask], tmp_path: Path
+) -> None:
+    make().save(tmp_path / "best", {})
+    with pytest.raises(CheckpointError, match="not the mask part of this run"):
+        make(start=str(tmp_path / "best"), model={"fusion": {"width": 32}})

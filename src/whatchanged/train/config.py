@@ -147,10 +147,10 @@ class TrainConfig:
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
-        encoder: Checkpoint folder of an encoder or of a HiSem whose encoder starts this run;
-            None for the preset's start.
-        start: Checkpoint folder to go on from: of a HiSem (task self-critical) or of a mask
-            part (task wishes).
+        encoder: Named weights or checkpoint folder of an encoder, or of a HiSem whose encoder
+            starts this run; None for the preset's start.
+        start: Named weights or checkpoint folder to go on from: a HiSem (task self-critical)
+            or a mask part (tasks wish-masks and wishes).
         data: Where samples come from.
         wishes: What is asked (tasks wish-masks and wishes).
         optimiser: Optimiser and schedule.

@@ -16,11 +16,12 @@ from whatchanged.config import to_mapping
 from whatchanged.data.augment import photometric
 from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
-from whatchanged.errors import UsageError
+from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.metrics.masks import MaskCounts
+from whatchanged.models import weights
 from whatchanged.models.checkpoint import save_checkpoint
 from whatchanged.models.reasoncd.loss import LossWeights, mask_bce, mask_dice
-from whatchanged.models.reasoncd.mask_part import MASKS_FAMILY, MaskPart
+from whatchanged.models.reasoncd.mask_part import MASKS_FAMILY, MaskPart, load_mask_part
 from whatchanged.models.reasoncd.vision import CompactVision
 from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
@@ -52,7 +53,7 @@ class MaskTask:
     """The mask part and pairs with known land cover, as the training loop wants them.
 
     Args:
-        config: The run.
+        config: The run; `start` names a mask part to go on from, with its encoder.
     """
 
     measures: tuple[str, ...] = ("f1_any", "iou_any", "f1_classes", "score")
@@ -67,9 +68,18 @@ class MaskTask:
         self.data = WishPairs(config.data)
         self.broken = self.data.broken
         self.part = MaskPart(self.reasoncd)
-        start_encoder(cast(CompactVision, self.part.vision).encoder, config)
+        if config.start is None:
+            start_encoder(cast(CompactVision, self.part.vision).encoder, config)
+        else:
+            self._go_on_from(weights.require(config.start))
         self.model: nn.Module = self.part
-        self.weights = LossWeights()
+        self.terms = LossWeights()
+
+    def _go_on_from(self, folder: Path) -> None:
+        try:
+            self.part.load_state_dict(load_mask_part(folder).state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder} is not the mask part of this run: {error}") from error
 
     def __len__(self) -> int:
         """Return the pairs of an epoch."""
@@ -127,7 +137,7 @@ class MaskTask:
         masks = batch.masks.to(device)
         met = (masks == 1).flatten(1).any(dim=1)
         bce, dice = mask_bce(logits, masks), mask_dice(logits[met], masks[met])
-        total = self.weights.bce * bce + self.weights.dice * dice
+        total = self.terms.bce * bce + self.terms.dice * dice
         return Loss(total, {"bce": float(bce.detach()), "dice": float(dice.detach())})
 
     @torch.no_grad()

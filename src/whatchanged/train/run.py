@@ -85,7 +85,7 @@ def start_encoder(encoder: Encoder, config: TrainConfig) -> None:
         WeightsUnavailableError: The named start cannot be had.
     """
     if config.encoder is not None:
-        load_encoder(encoder, Path(config.encoder))
+        load_encoder(encoder, weights.require(config.encoder))
     elif encoder.config.start is not None:
         encoder.load_start_weights(weights.fetch(encoder.config.start))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.metrics.cider import CiderScorer
 from whatchanged.metrics.rouge import rouge_l
+from whatchanged.models import weights
 from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.models.hisem.generate import END, NULL, sample
 from whatchanged.models.hisem.loss import caption_loss
@@ -65,7 +66,7 @@ class SelfCriticalTask:
         self.config = config
         self.base = HiSemTask(config)
         self.hisem, self.data, self.broken = self.base.hisem, self.base.data, self.base.broken
-        self._load(Path(config.start))
+        self._load(weights.require(config.start))
         self.hisem.requires_grad_(False)
         self.hisem.decoder.requires_grad_(True)
         self.model: nn.Module = self.hisem.decoder

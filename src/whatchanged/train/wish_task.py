@@ -17,6 +17,7 @@ from whatchanged.answers import Understood, ask_to_explain, format_absent, forma
 from whatchanged.data.augment import photometric
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.errors import CheckpointError, UsageError
+from whatchanged.models import weights
 from whatchanged.models.reasoncd.loss import LossWeights, mask_bce, mask_dice, text_loss
 from whatchanged.models.reasoncd.mask_part import WishTable, load_mask_part
 from whatchanged.models.reasoncd.model import ReasonCD
@@ -85,7 +86,7 @@ class WishTask:
         self.reasoncd = start_reasoncd(preset)
         self.table = WishTable(self.reasoncd.config.fusion.width)
         if config.start is not None:
-            load_masks(self.reasoncd, self.table, Path(config.start))
+            load_masks(self.reasoncd, self.table, weights.require(config.start))
         self.table.requires_grad_(False)
         self.model: nn.Module = _Trained(self.reasoncd, decode=wanted.decode)
         self.bank = _by_meaning(load_wishes("train"))
@@ -149,19 +150,19 @@ class WishTask:
     def loss(self, model: nn.Module, batch: WishBatch, epoch: int, device: torch.device) -> Loss:
         """Return Eq. 16 with the alignment of prompts beside the masks."""
         output = model(batch.before.to(device), batch.after.to(device), batch.groups)
-        weights, target = LossWeights(), self.reasoncd.writer.ids.target
-        text = text_loss(output.text_logits, output.text_labels, target, weights.missed_target)
+        terms, target = LossWeights(), self.reasoncd.writer.ids.target
+        text = text_loss(output.text_logits, output.text_labels, target, terms.missed_target)
         owners = output.owners.tolist()
         said = [u for u in (batch.understood[i] for i in owners) if u is not None]
         align = output.prompts.sum() * 0
         if said and self.config.wishes.align:
             align = F.mse_loss(output.prompts.float(), self.table.to(device)(said))
-        total = weights.text * text + self.config.wishes.align * align
+        total = terms.text * text + self.config.wishes.align * align
         parts = {"text": float(text.detach()), "align": float(align.detach())}
         if self.config.wishes.decode:
             masks = batch.masks.to(device)[output.has_target]
             bce, dice = mask_bce(output.mask_logits, masks), mask_dice(output.mask_logits, masks)
-            total = total + weights.bce * bce + weights.dice * dice
+            total = total + terms.bce * bce + terms.dice * dice
             parts |= {"bce": float(bce.detach()), "dice": float(dice.detach())}
         return Loss(total, parts)
 
