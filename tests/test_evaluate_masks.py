@@ -17,15 +17,14 @@ from PIL import Image
 
 from whatchanged import evaluate_masks as module
 from whatchanged.config import to_mapping
+from whatchanged.data.asked_pairs import ANY_WISH, open_pairs
 from whatchanged.data.reason_json import ReasonSample, encode_reason_mask, write_reason_json
 from whatchanged.errors import CheckpointError, DatasetError, UsageError
 from whatchanged.evaluate_masks import (
-    ANY_WISH,
     MASK_FAMILIES,
     evaluate_masks,
     family_of,
     open_drawer,
-    open_pairs,
 )
 from whatchanged.evaluate_masks_report import HEADS, as_text, scores_of, to_json, write_report
 from whatchanged.models.checkpoint import save_checkpoint

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from whatchanged.data.asked_pairs import open_pairs
 from whatchanged.errors import CheckpointError
-from whatchanged.evaluate_masks import open_drawer, open_pairs
+from whatchanged.evaluate_masks import open_drawer
 from whatchanged.models.reasoncd.mask_part import load_mask_part
 from whatchanged.models.reasoncd.store import start_reasoncd
 from whatchanged.reproduce import pictures

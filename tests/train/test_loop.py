@@ -196,6 +196,23 @@ def test_validation_comes_every_so_often_and_at_the_end(tmp_path: Path) -> None:
     assert events == [1, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("patience", "epochs"), [(0, 6), (1, 3), (2, 5), (3, 6)], ids=["never", "1", "2", "3"]
+)
+def test_a_run_ends_after_validations_without_a_better_one(
+    tmp_path: Path, patience: int, epochs: int
+) -> None:
+    scores = [1.0, 2.0, 2.0, 3.0, 2.0, 1.0] if patience == 1 else [1.0, 2.0, 3.0, 2.0, 3.0, 1.0]
+    _, progress = run(tmp_path, Toy(scores=scores), epochs=6, patience=patience)
+    assert progress.epoch == epochs
+    # It has ended: started again it takes no step, but for more patience.
+    again, resumed = run(tmp_path, epochs=6, patience=patience)
+    assert resumed.epoch == epochs and not again.seen
+    if epochs < 6:
+        more, longer = run(tmp_path, Toy(scores=[9.0] * 6), epochs=6, patience=patience + 1)
+        assert longer.epoch == 6 and more.seen
+
+
 def test_the_best_is_kept_when_later_epochs_are_worse(tmp_path: Path) -> None:
     kept: list[dict[str, Tensor]] = []
 

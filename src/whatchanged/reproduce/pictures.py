@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from whatchanged.answers import CLASS_WORDS, ask_to_explain
+from whatchanged.data.asked_pairs import open_pairs
 from whatchanged.data.caption_classes import names_class
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN, PictureStore
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.evaluate import predict_samples
-from whatchanged.evaluate_masks import open_drawer, open_pairs
+from whatchanged.evaluate_masks import open_drawer
 from whatchanged.files import replacing
 from whatchanged.models.backbones import normalise
 from whatchanged.models.reasoncd.store import load_reasoncd

@@ -59,6 +59,8 @@ class DataConfig:
         masks: Folders that hold `{A,B,label}` mask sets, by what their masks mean
             (dense pre-training only): name of the set -> `building`, `cropland` or `object`.
         masks_root: Folder that holds the mask sets.
+        samples: Folder with five-field samples, `train.jsonl` and `val.jsonl`, as
+            `whatchanged prepare` writes it (task samples).
         landcover: Folder with class masks of single pictures to composite changes from.
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
@@ -82,6 +84,7 @@ class DataConfig:
     captions: tuple[str, ...] = ()
     masks: dict[str, MaskKind] = field(default_factory=dict)
     masks_root: str | None = None
+    samples: str | None = None
     landcover: str | None = None
     tiles: str | None = None
     tiles_captions: str | None = None
@@ -143,14 +146,15 @@ class TrainConfig:
     Attributes:
         task: `hisem` (captions), `dense` (the compact encoder on masks and words),
             `self-critical` (the decoder of a trained HiSem, by reward), `wish-masks` (the mask
-            part of ReasonCD, wishes in fields) or `wishes` (ReasonCD, wishes in words).
+            part of ReasonCD, wishes in fields), `wishes` (ReasonCD, wishes in words) or
+            `samples` (ReasonCD on five-field samples, as in the paper).
         out: Folder of the run: `last/`, `best/`, `log.jsonl`, `curves.png`, `run.json`.
         preset: Model preset; `model` overrides single values of it.
         model: Nested values laid over the preset.
         encoder: Named weights or checkpoint folder of an encoder, or of a HiSem whose encoder
             starts this run; None for the preset's start.
         start: Named weights or checkpoint folder to go on from: a HiSem (task self-critical)
-            or a mask part (tasks wish-masks and wishes).
+            or a mask part (tasks wish-masks, wishes and samples).
         data: Where samples come from.
         wishes: What is asked (tasks wish-masks and wishes).
         optimiser: Optimiser and schedule.
@@ -171,12 +175,14 @@ class TrainConfig:
         caption_weight: Weight of the caption loss beside the reward (task self-critical).
         monitor: Validation number whose best checkpoint is kept.
         validate_every: Epochs between validations.
+        patience: Stop after this many validations in a row without a better `monitor`; 0 for
+            never.
         save_minutes: Longest time between two saved states within an epoch.
         max_steps: Stop after this many optimiser steps, where a decay then ends; 0 for no limit.
         resume: Go on from the last saved state of `out` where there is one.
     """
 
-    task: Literal["hisem", "dense", "self-critical", "wish-masks", "wishes"]
+    task: Literal["hisem", "dense", "self-critical", "wish-masks", "wishes", "samples"]
     out: str
     preset: str = "hisem-small"
     model: dict[str, Any] = field(default_factory=dict)
@@ -199,6 +205,7 @@ class TrainConfig:
     caption_weight: float = 0.2
     monitor: str = "s_m"
     validate_every: int = 1
+    patience: int = 0
     save_minutes: float = 10.0
     max_steps: int = 0
     resume: bool = True
@@ -209,6 +216,7 @@ class TrainConfig:
         _in_range("", self, 0, 1, "label_routing")
         _in_range("", self, 2, None, "samples")
         _in_range("", self, 0, None, "warmup_epochs", "router_weight", "save_minutes", "max_steps")
+        _in_range("", self, 0, None, "patience")
         _in_range("", self, 0, None, "caption_weight", "auxiliary")
         _in_range("", self, 0, 1, "word_dropout")
 

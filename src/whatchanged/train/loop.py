@@ -166,7 +166,9 @@ class _Run:
             )
 
     def finished(self) -> bool:
-        limit = self.config.max_steps
+        limit, patience = self.config.max_steps, self.config.patience
+        if patience and self.progress.stale >= patience:
+            return True
         return bool(limit) and self.progress.global_step >= limit
 
     def epoch(self) -> None:
@@ -284,10 +286,20 @@ class _Run:
             self.task.save(self.out / "last", numbers)
             best = self.progress.best
             if best is None or told > best:
-                self.progress = replace(self.progress, best=told)
+                self.progress = replace(self.progress, best=told, stale=0)
                 self.task.save(self.out / "best", numbers)
+            else:
+                self.progress = replace(self.progress, stale=self.progress.stale + 1)
             plot_curves(self.out / "log.jsonl", self.out / "curves.png")
-        self.accelerator.wait_for_everyone()
+        self.progress = replace(self.progress, stale=self.from_main(self.progress.stale))
+
+    def from_main(self, number: int) -> int:
+        """Return the main process's number in every process, once all have come by."""
+        from accelerate.utils import broadcast_object_list
+
+        told = [number]
+        broadcast_object_list(told)
+        return told[0]
 
     def save_state(self) -> None:
         # No process waits here: within an epoch each has its own clock and may not come by.

@@ -72,6 +72,10 @@ def build_task(config: TrainConfig) -> Task:
         from whatchanged.train.wish_task import WishTask
 
         return WishTask(config)
+    if config.task == "samples":
+        from whatchanged.train.sample_task import SampleTask
+
+        return SampleTask(config)
     from whatchanged.train.hisem_task import HiSemTask
 
     return HiSemTask(config)

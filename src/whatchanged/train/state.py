@@ -28,13 +28,14 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: the next step to take, and the best validation so far."""
+    """Where a run stands: the next step to take, the best validation, and those since it."""
 
     epoch: int = 0
     step: int = 0
     global_step: int = 0
     best: float | None = None
     seconds: float = 0.0
+    stale: int = 0
 
 
 def seed_step(seed: int, epoch: int, step: int, process: int = 0) -> None:
@@ -106,7 +107,7 @@ def load_state(
 
 
 # What may differ between a run and the run that goes on with it.
-_FREE = ("out", "resume", "max_steps", "save_minutes")
+_FREE = ("out", "resume", "max_steps", "save_minutes", "patience")
 
 
 def _identity(config: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class WishTask:
         if config.start is not None:
             load_masks(self.reasoncd, self.table, weights.require(config.start))
         self.table.requires_grad_(False)
-        self.model: nn.Module = _Trained(self.reasoncd, decode=wanted.decode)
+        self.model: nn.Module = TrainedReasonCD(self.reasoncd, decode=wanted.decode)
         self.bank = _by_meaning(load_wishes("train"))
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class WishTask:
         save_reasoncd(folder, self.reasoncd, self.config.preset)
 
 
-class _Trained(nn.Module):
+class TrainedReasonCD(nn.Module):
     """ReasonCD with one `forward` from pictures and samples, which is what DDP wraps."""
 
     def __init__(self, reasoncd: ReasonCD, *, decode: bool) -> None:
@@ -189,12 +189,14 @@ class _Trained(nn.Module):
                 part.requires_grad_(False)
 
     def forward(self, before: Tensor, after: Tensor, groups: Sequence[Sequence[TextSample]]) -> Any:
+        """Run one teacher-forced pass on pictures [B, 3, H, W] of both dates."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.decode):
             features = self.reasoncd.see(before, after)
         text = self.reasoncd.batch(groups).to(before.device)
         return self.reasoncd(features, text, decode=self.decode)
 
-    def train(self, mode: bool = True) -> _Trained:
+    def train(self, mode: bool = True) -> TrainedReasonCD:
+        """Set the training mode of what trains."""
         super().train(mode)
         if not self.decode:  # what does not train keeps its statistics
             self.reasoncd.vision.train(False)

@@ -1,0 +1,123 @@
+"""Pairs with wishes in words and masks of where each is met, read when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatchanged.data.integrity import identify
+from whatchanged.data.levir_cc import captions_files, load_levir_cc
+from whatchanged.data.pictures import (
+    PictureStore,
+    read_picture,
+    resize_classes,
+    resize_picture,
+)
+from whatchanged.data.reason_json import ReasonSample, load_reason_json, read_reason_mask
+from whatchanged.data.samples import CaptionSample
+from whatchanged.data.set_files import load_change_set
+from whatchanged.errors import DatasetError
+
+Array = NDArray[np.uint8]
+
+ANY_WISH = "any change"
+"""What a set of change masks is asked for."""
+
+
+@dataclass(frozen=True)
+class AskedPair:
+    """A pair, wishes about it, and where each is met.
+
+    Attributes:
+        name: Name of the pair.
+        before: Picture, [3, S, S] uint8.
+        after: Picture, [3, S, S] uint8.
+        wishes: In words.
+        masks: One a wish: 1 met, 0 not, 255 unknown, [S, S] uint8.
+    """
+
+    name: str
+    before: Array
+    after: Array
+    wishes: tuple[str, ...]
+    masks: tuple[Array, ...]
+
+
+class Pairs(Sequence[AskedPair]):
+    """Pairs that are read when they are looked at.
+
+    Args:
+        sources: Samples of one pair each.
+        size: Side in pixels.
+    """
+
+    def __init__(
+        self, sources: Sequence[CaptionSample | tuple[ReasonSample, ...]], size: int
+    ) -> None:
+        self.sources, self.size = sources, size
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> AskedPair:  # type: ignore[override]  # no slices
+        """Read one pair."""
+        source = self.sources[index]
+        if isinstance(source, CaptionSample):
+            return _masked_pair(source, self.size)
+        return _wished_pair(source, self.size)
+
+
+def open_pairs(
+    data: Path | str, split: str, size: int, *, skip_broken: bool = False
+) -> tuple[Pairs, tuple[str, ...]]:
+    """Find the pairs of a split that have a mask; also returns what was left out.
+
+    Raises:
+        DatasetError: No pair of the split has one, or the data are broken or missing.
+    """
+    data = Path(data)
+    if data.is_file():
+        return Pairs(by_pair(load_reason_json(data)), size), ()
+    left_out: tuple[str, ...] = ()
+    known = None if captions_files(data) else identify(data)
+    if known is not None:
+        samples = load_change_set(data, known.name, split)
+    else:
+        captioned = load_levir_cc(data, split, skip_broken=skip_broken)
+        samples, left_out = captioned.samples, captioned.broken
+    masked = [sample for sample in samples if sample.mask is not None]
+    if not masked:
+        raise DatasetError(
+            f"{data}: no pair of split '{split}' has a change mask",
+            hint="masks are looked for in label/<split>/ and images/<split>/label/",
+        )
+    return Pairs(masked, size), left_out
+
+
+def _masked_pair(sample: CaptionSample, size: int) -> AskedPair:
+    store = PictureStore.open([sample], size)
+    assert store.mask is not None  # only samples with a mask are asked about
+    return AskedPair(sample.name, store.before[0], store.after[0], (ANY_WISH,), (store.mask[0],))
+
+
+def _wished_pair(samples: tuple[ReasonSample, ...], size: int) -> AskedPair:
+    first = samples[0]
+    before, after = (
+        np.ascontiguousarray(resize_picture(read_picture(p), size).transpose(2, 0, 1))
+        for p in (first.before, first.after)
+    )
+    masks = tuple(resize_classes(read_reason_mask(s.mask), size) for s in samples)
+    return AskedPair(first.before.name, before, after, tuple(s.question for s in samples), masks)
+
+
+def by_pair(samples: Sequence[ReasonSample]) -> list[tuple[ReasonSample, ...]]:
+    """Group samples by their pair, so that each pair is seen once."""
+    found: dict[tuple[Path, Path], list[ReasonSample]] = {}
+    for sample in samples:
+        found.setdefault((sample.before, sample.after), []).append(sample)
+    return [tuple(group) for group in found.values()]
