@@ -31,6 +31,7 @@ from whatchanged.train.config import (
 from whatchanged.train.dense_task import DenseTask
 from whatchanged.train.hisem_task import HiSemTask
 from whatchanged.train.mask_task import MaskTask
+from whatchanged.train.sample_task import SampleTask
 from whatchanged.train.self_critical import SelfCriticalTask
 from whatchanged.train.wish_task import WishTask
 
@@ -41,6 +42,7 @@ MEASURES = {
     "self-critical": SelfCriticalTask.measures,
     "wish-masks": MaskTask.measures,
     "wishes": WishTask.measures,
+    "samples": SampleTask.measures,
 }
 
 
@@ -284,7 +286,7 @@ def test_presets_survive_too(name: str) -> None:
 def test_every_recipe_is_a_run_of_a_preset_that_exists(path: Path) -> None:
     config = load_config(TrainConfig, path)
     if config.preset in REASONCD_PRESETS:
-        assert config.task in ("wish-masks", "wishes")
+        assert config.task in ("wish-masks", "wishes", "samples")
         preset = REASONCD_PRESETS[config.preset]
         assert reasoncd_config(config).language.width == preset.language.width
     else:

@@ -116,8 +116,8 @@ def evaluate_masks(
     Args:
         models: Named weights, model folders or run folders (their `best/` is taken); several
             are runs of one experiment with different seeds.
-        data: Folder in LEVIR-CC's layout or of a known set with change masks; or a file of
-            five-field samples, of which the split is not asked.
+        data: Folder in LEVIR-CC's layout, of a known set with change masks, or prepared; or a
+            file of five-field samples, of which the split is not asked.
         split: Of a folder.
         size: Side to which pictures and masks are brought, pixels.
         skip_broken: Leave out broken entries of a captioned set; the report names them.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from whatchanged.config import load_config
 from whatchanged.errors import UsageError
 from whatchanged.models.hisem.config import PRESETS
 from whatchanged.reproduce.experiments import EXPERIMENTS, VARIANTS, experiment
@@ -82,6 +83,18 @@ def test_the_recipe_of_the_paper() -> None:
     )
     assert (config.warmup_epochs, config.router_weight, config.label_routing) == (3, 0.8, 0.8)
     assert (config.data.size, config.data.flips, config.data.synthetic) == (224, False, 0.0)
+
+
+def test_the_recipe_of_reasoncds_paper_is_its_configuration(repository: Path) -> None:
+    path = repository / "configs" / "reasoncd-llama2-7b.yaml"
+    values = yaml.safe_load(path.read_text("utf-8"))
+    assert values.pop("data") == {"samples": "prepared/bcdd"} and values.pop("out")
+    assert RECIPES["samples", "paper"] == values
+    config = load_config(TrainConfig, path)
+    optimiser = config.optimiser
+    assert (optimiser.name, optimiser.lr, optimiser.warmup) == ("adamw", 5e-5, 100)
+    assert (optimiser.schedule, optimiser.final, optimiser.clip) == ("linear", 0.0, 1.0)
+    assert (config.batch_size, config.epochs, config.monitor) == (16, 100, "f1")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from whatchanged.config import to_mapping
+from whatchanged.data.reason_json import ReasonSample, write_reason_json
 from whatchanged.errors import DatasetError, UsageError
+from whatchanged.reproduce import pictures
 from whatchanged.reproduce import plan as planning
-from whatchanged.reproduce.command import parse_seeds
+from whatchanged.reproduce.command import carry_out, parse_seeds
 from whatchanged.reproduce.experiments import experiment
 from whatchanged.reproduce.plan import Request, as_text, make_plan, same_run, to_json
+from whatchanged.train import sample_task
+from whatchanged.train.config import reasoncd_config
 
 Ask = Callable[..., Request]
 
@@ -129,13 +134,14 @@ def test_without_a_test_split_val_is_scored(
 def test_what_cannot_be_trained_is_named(ask_for: Ask, tmp_path: Path) -> None:
     for table in ("reasoncd-table-3", "reasoncd-fig-10", "reasoncd-fig-16"):
         request = replace(ask_for(table, tmp_path), preset="paper", overrides=())
-        with pytest.raises(UsageError, match="five-field JSON") as error:
+        with pytest.raises(UsageError, match="five-field samples") as error:
             make_plan(request)
-        assert "--preset small" in error.value.hint
+        assert "whatchanged prepare" in error.value.hint and "--preset small" in error.value.hint
     empty = tmp_path / "bcdd"
     (empty / "A").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="BCDD's or SECOND's own folders"):
+    with pytest.raises(DatasetError, match=r"reasoncd-table-3: .*annotation file") as found:
         make_plan(replace(ask_for("reasoncd-table-3", tmp_path), data=empty))
+    assert "whatchanged prepare" in found.value.hint
     with pytest.raises(DatasetError, match="annotation file"):
         make_plan(replace(ask_for("hisem-table-1", tmp_path), data=empty))
     with pytest.raises(DatasetError, match="does not exist"):
@@ -160,3 +166,72 @@ def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--seeds"):
         parse_seeds(text)
+
+
+def write_samples(folder: Path, pairs: Path, counts: dict[str, int], recipe: str) -> Path:
+    """Write samples about the first pairs of each split, and what a preparation records."""
+    for split, n in counts.items():
+        samples = [
+            ReasonSample(
+                *(pairs / "images" / split / date / f"{split}_{i:03d}.png" for date in "AB"),
+                pairs / "label" / split / f"{split}_{i:03d}.png",
+                "new houses",
+                "It's <CHG>." if i % 2 == 0 else "There is none.",
+            )
+            for i in range(n)
+        ]
+        write_reason_json(folder / f"{split}.jsonl", samples)
+    record = {"kind": "bcdd", "options": {"recipe": recipe}}
+    (folder / "prepared.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_prepared_samples_are_trained_on_as_in_the_paper(pairs: Path, tmp_path: Path) -> None:
+    data = write_samples(tmp_path, pairs, {"train": 8, "val": 4, "test": 4}, "random-0")
+    request = Request(experiment("reasoncd-table-4"), data, tmp_path / "out", (0,), "paper")
+    plan = make_plan(request)
+    # No rank starts from a mask part: everything is learned at once.
+    assert [run.variant for run in plan.runs] == ["rank-4", "rank-8", "rank-12"]
+    for run, rank in zip(plan.runs, (4, 8, 12), strict=True):
+        assert (run.config.task, run.config.start) == ("samples", None)
+        assert run.config.data.samples == str(data.resolve()) and not run.config.data.captions
+        assert reasoncd_config(run.config).language.lora_rank == rank
+        assert run.config.preset == "reasoncd-llama2-7b"
+    assert (plan.data_name, plan.n_train, plan.split) == ("BCDD (random-0)", 8, "test")
+    assert plan.disk_gb is None
+    small = make_plan(replace(request, preset="small"))
+    assert {run.config.preset for run in small.runs} == {"reasoncd-small"}
+    with pytest.raises(UsageError, match="wishes of the bank"):
+        make_plan(replace(request, experiment=experiment("reasoncd-fig-15")))
+
+
+def test_samples_without_validation_choose_no_checkpoint(pairs: Path, tmp_path: Path) -> None:
+    data = write_samples(tmp_path, pairs, {"train": 2, "test": 2}, "random-0")
+    request = Request(experiment("reasoncd-table-3"), data, tmp_path / "out")
+    with pytest.raises(DatasetError, match="needs samples of val"):
+        make_plan(request)
+
+
+def test_a_table_on_prepared_samples(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    path = repository / "tests" / "models" / "reasoncd" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("reasoncd_kit_of_plan", path)
+    assert spec is not None and spec.loader is not None
+    kit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kit)
+    monkeypatch.setattr(sample_task, "start_reasoncd", lambda config: kit.make(config).train())
+    monkeypatch.setattr(pictures, "DPI", 20)
+    data = write_samples(tmp_path, pairs, {"train": 4, "val": 2, "test": 4}, "blocks-0")
+    tiny = [f"model={json.dumps(to_mapping(kit.TINY))}", "data.size=64", "precision=float32"]
+    request = Request(
+        experiment("reasoncd-fig-10"), data, tmp_path / "out", (0,), "small", 1, tuple(tiny)
+    )
+    results = carry_out(make_plan(request))
+    assert results.table is not None
+    assert "each asked its own question" in results.table.caption
+    assert "4 pairs of BCDD (blocks-0)" in results.table.caption
+    floors = {row.label[0] for row in results.table.rows if row.source == "floor"}
+    assert floors == {"nothing changed", "everything changed"}
+    assert {p.name for p in results.pictures} >= {"masks.png"}
+    assert {r.name for r in (tmp_path / "out" / "runs").iterdir()} == {"msff-seed0", "concat-seed0"}

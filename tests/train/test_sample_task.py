@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from whatchanged.config import apply_mapping, from_mapping, to_mapping
+from whatchanged.data.prepared import samples_file
 from whatchanged.data.reason_json import ReasonSample, encode_reason_mask, write_reason_json
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.models.reasoncd.config import ReasonCDConfig
@@ -23,7 +24,7 @@ from whatchanged.train import sample_task
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.record import read_log
 from whatchanged.train.run import build_task, train
-from whatchanged.train.sample_task import SampleTask, samples_file
+from whatchanged.train.sample_task import SampleTask
 
 SIZE = 64
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from whatchanged.data.pictures import (
     resize_classes,
     resize_picture,
 )
+from whatchanged.data.prepared import has_samples, samples_file
 from whatchanged.data.reason_json import ReasonSample, load_reason_json, read_reason_mask
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.set_files import load_change_set
@@ -83,6 +84,8 @@ def open_pairs(
     data = Path(data)
     if data.is_file():
         return Pairs(by_pair(load_reason_json(data)), size), ()
+    if has_samples(data, split):
+        return Pairs(by_pair(load_reason_json(samples_file(data, split))), size), ()
     left_out: tuple[str, ...] = ()
     known = None if captions_files(data) else identify(data)
     if known is not None:

@@ -24,6 +24,9 @@ from whatchanged.errors import DatasetError
 from whatchanged.files import replace_folder, write_bytes
 
 RECORD = "prepared.json"
+SUFFIXES = (".jsonl", ".json")
+"""Of files of samples: one a line, or a list."""
+
 _SHOWN = 10
 
 
@@ -90,6 +93,25 @@ def finished(folder: Path, kind: str, options: Mapping[str, Any]) -> Prepared | 
             hint="choose another folder, or replace it with --force",
         )
     return Prepared(folder, record, fresh=False)
+
+
+def has_samples(folder: Path, split: str) -> bool:
+    """Tell whether a folder holds five-field samples of a split."""
+    return any((folder / f"{split}{suffix}").is_file() for suffix in SUFFIXES)
+
+
+def samples_file(folder: Path, split: str) -> Path:
+    """Return the file of a split's five-field samples in a prepared folder.
+
+    Raises:
+        DatasetError: It is not there.
+    """
+    for suffix in SUFFIXES:
+        if (folder / f"{split}{suffix}").is_file():
+            return folder / f"{split}{suffix}"
+    raise DatasetError(
+        f"{folder} holds no {split}.jsonl", hint="make it with `whatchanged prepare`"
+    )
 
 
 @contextmanager

@@ -15,9 +15,11 @@ from whatchanged.config import apply_mapping, apply_overrides, from_mapping, to_
 from whatchanged.data.integrity import identify
 from whatchanged.data.known_sets import missing
 from whatchanged.data.levir_cc import find_captions_file, load_references
+from whatchanged.data.prepared import RECORD, has_samples, samples_file
+from whatchanged.data.reason_json import load_reason_json
 from whatchanged.errors import DatasetError, UsageError
-from whatchanged.reproduce.experiments import VARIANTS, Experiment, Variant
-from whatchanged.reproduce.recipes import RECIPES, Preset
+from whatchanged.reproduce.experiments import VARIANTS, Experiment
+from whatchanged.reproduce.recipes import RECIPES, Preset, Stage
 from whatchanged.train.config import TrainConfig, model_config, reasoncd_config
 from whatchanged.train.record import read_log
 
@@ -29,6 +31,7 @@ _STATE_COPIES = 2 * 3  # two saved states, each of weights and two moments
 _MODEL_COPIES = 2  # best and last
 # What one machine may write differently without the run being another.
 _FREE = ("out", "resume", "save_minutes")
+_TITLES = {"bcdd": "BCDD", "second": "SECOND"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Request:
 
     Attributes:
         experiment: Table or figure.
-        data: Folder of the data set, in LEVIR-CC's layout.
+        data: Folder of the data set, in LEVIR-CC's layout or, for ReasonCD, prepared.
         out: Folder of runs and results.
         seeds: One run of each variant for each.
         preset: Size of model and recipe.
@@ -189,14 +192,22 @@ def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return next(pairs) == next(pairs)
 
 
+def stage_of(request: Request, variant: str) -> Stage:
+    """Return what a variant trains: on five-field samples ReasonCD is trained all at once."""
+    stage = VARIANTS[variant].stage
+    return "samples" if stage != "hisem" and has_samples(request.data, "train") else stage
+
+
 def run_config(request: Request, name: str, seed: int) -> TrainConfig:
     """Return the configuration of a variant: recipe, overrides, and above them the ablation."""
     variant = VARIANTS[name]
     data = str(request.data.resolve())
-    values = apply_mapping(RECIPES[variant.stage, request.preset], {"data": {"captions": [data]}})
+    stage = stage_of(request, name)
+    where = {"samples": data} if stage == "samples" else {"captions": [data]}
+    values = apply_mapping(RECIPES[stage, request.preset], {"data": where})
     values = apply_overrides(_copied(values), request.overrides)
     values = apply_mapping(values, variant.values)
-    if variant.start is not None and "start" not in values:
+    if variant.start is not None and stage != "samples" and "start" not in values:
         values["start"] = str(_folder(request, variant.start, seed) / "best")
     if request.epochs is not None:
         values["epochs"] = request.epochs
@@ -239,13 +250,18 @@ def _folder(request: Request, variant: str, seed: int) -> Path:
 def _check_recipes(request: Request) -> None:
     """Refuse, before anything else, what this package cannot train."""
     for name in request.experiment.variants:
-        if (VARIANTS[name].stage, request.preset) not in RECIPES:
+        stage = stage_of(request, name)
+        if (stage, request.preset) not in RECIPES:
             raise UsageError(
-                f"{request.experiment.name} cannot be trained with --preset {request.preset}: "
-                "training ReasonCD end to end through CLIP, SAM and LLaMA2 on five-field JSON "
-                "(img1_path, img2_path, mask_path, question, answer) is missing; tasks "
-                "wish-masks and wishes train the compact encoder alone",
-                hint="--preset small trains it on pairs with masks in LEVIR-CC's layout",
+                f"{request.experiment.name} with --preset {request.preset} trains ReasonCD on "
+                f"five-field samples, and {request.data} holds none",
+                hint="make them with `whatchanged prepare` and name that folder, or train on "
+                "annotated pairs with --preset small",
+            )
+        if stage == "samples" and request.experiment.kind == "pictures":
+            raise UsageError(
+                f"{request.experiment.name} asks wishes of the bank, which needs annotated pairs",
+                hint="name a folder in LEVIR-CC's layout with land cover (sem/)",
             )
 
 
@@ -253,6 +269,8 @@ def _look_at(request: Request) -> tuple[str, dict[str, int]]:
     """Return name and pairs of each split of the data set."""
     if not request.data.is_dir():
         raise missing(request.data, "does not exist")
+    if request.experiment.paper == "ReasonCD" and has_samples(request.data, "train"):
+        return _look_at_samples(request.data)
     skip = "data.skip_broken=true" in request.overrides
     try:
         references = load_references(find_captions_file(request.data), skip_broken=skip)
@@ -260,9 +278,9 @@ def _look_at(request: Request) -> tuple[str, dict[str, int]]:
         if request.experiment.paper == "HiSem":
             raise
         raise DatasetError(
-            f"{request.experiment.name}: {error.message}; training on BCDD's or SECOND's own "
-            "folders, or on five-field JSON, is missing",
-            hint="name a folder in LEVIR-CC's layout whose pairs have masks (label/)",
+            f"{request.experiment.name}: {error.message}",
+            hint="name a folder in LEVIR-CC's layout whose pairs have masks (label/), or one that "
+            "`whatchanged prepare` made of BCDD or SECOND",
         ) from error
     counts = {split: 0 for split in ("train", "val", "test")}
     for pair in references:
@@ -274,13 +292,32 @@ def _look_at(request: Request) -> tuple[str, dict[str, int]]:
     return (known.title if known and known.source else request.data.resolve().name), counts
 
 
+def _look_at_samples(folder: Path) -> tuple[str, dict[str, int]]:
+    """Return the name of a prepared folder, with its recipe if it has one, and its samples."""
+    counts = {
+        split: len(load_reason_json(samples_file(folder, split)))
+        if has_samples(folder, split)
+        else 0
+        for split in ("train", "val", "test")
+    }
+    if not counts["val"]:
+        raise DatasetError(f"{folder} needs samples of val, which choose the checkpoint")
+    name = folder.resolve().name
+    if (folder / RECORD).is_file():
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        name = _TITLES.get(record["kind"], name)
+        recipe = record["options"].get("recipe")
+        name = f"{name} ({recipe})" if recipe else name
+    return name, counts
+
+
 def _with_starts(request: Request) -> list[str]:
     """Return variants in the order of training: what another starts from comes before it."""
     given = any(text.startswith("start=") for text in request.overrides)
     order: dict[str, None] = {}
     for name in request.experiment.variants:
         first = VARIANTS[name].start
-        if first is not None and not given:
+        if first is not None and not given and stage_of(request, name) != "samples":
             order[first] = None
         order[name] = None
     return list(order)
@@ -347,7 +384,7 @@ def _disk(runs: Sequence[PlannedRun]) -> tuple[float, float] | None:
     """Return gigabytes while training and afterwards; states of finished runs are removed."""
     stays, most = 0.0, 0.0
     for run in runs:
-        size = _model_bytes(VARIANTS[run.variant], run.config)
+        size = _model_bytes(run.config)
         if size is None:
             return None
         stays += _MODEL_COPIES * size
@@ -355,15 +392,15 @@ def _disk(runs: Sequence[PlannedRun]) -> tuple[float, float] | None:
     return (stays + most) / 1e9, stays / 1e9
 
 
-def _model_bytes(variant: Variant, config: TrainConfig) -> int | None:
+def _model_bytes(config: TrainConfig) -> int | None:
     """Return the size of a model's weights in float32; None for the language model's."""
     from whatchanged.models.hisem.model import HiSem
     from whatchanged.models.reasoncd.mask_part import MaskPart
 
     with torch.device("meta"):
-        if variant.stage == "hisem":
+        if config.task == "hisem":
             model: torch.nn.Module = HiSem(model_config(config), 1000)
-        elif variant.stage == "masks":
+        elif config.task == "wish-masks":
             model = MaskPart(reasoncd_config(config))
         else:
             return None

@@ -146,7 +146,12 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
     if experiment.kind == "captions":
         parts.append(f"Scores in percent, {RULER.describe()}; greedy decoding.")
     else:
-        parts.append("One confusion over all pixels, in percent; asked for any change.")
+        asked = (
+            "each asked its own question"
+            if configs[0].task == "samples"
+            else "asked for any change"
+        )
+        parts.append(f"One confusion over all pixels, in percent; {asked}.")
     if published and published.rows:
         parts.append(f"Published rows are quoted, of the test split of {experiment.dataset}.")
         if request.preset != "paper" or plan.data_name != experiment.dataset:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from whatchanged.data.asked_pairs import Pairs, by_pair
 from whatchanged.data.augment import mirror, photometric
 from whatchanged.data.pictures import UNKNOWN
+from whatchanged.data.prepared import samples_file
 from whatchanged.data.reason_json import ReasonSample, load_reason_json
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.metrics.masks import MaskCounts
@@ -30,8 +31,6 @@ from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
 from whatchanged.train.wish_scores import ask_layers
 from whatchanged.train.wish_task import TrainedReasonCD, load_masks
-
-_SUFFIXES = (".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -149,17 +148,3 @@ class SampleTask:
     def save(self, folder: Path, numbers: Mapping[str, float]) -> None:
         """Write everything trained as one checkpoint; the language model's base is not in it."""
         save_reasoncd(folder, self.reasoncd, self.config.preset)
-
-
-def samples_file(folder: Path, split: str) -> Path:
-    """Return the file of a split's samples in a prepared folder.
-
-    Raises:
-        DatasetError: It is not there.
-    """
-    for suffix in _SUFFIXES:
-        if (folder / f"{split}{suffix}").is_file():
-            return folder / f"{split}{suffix}"
-    raise DatasetError(
-        f"{folder} holds no {split}.jsonl", hint="make it with `whatchanged prepare`"
-    )
