@@ -31,7 +31,7 @@ def ask_processor(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
 @pytest.mark.parametrize("answer", [True, False])
 def test_the_processor_is_asked(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     ask_processor(monkeypatch, answer)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert computes_bfloat16(CPU) is answer
     assert computes_bfloat16() is answer
 
@@ -44,9 +44,8 @@ def test_a_gpu_is_asked_and_its_imitation_does_not_count(monkeypatch: pytest.Mon
         return including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    monkeypatch.setattr(
-        torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda", 0)
-    )
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda", 0))
     assert computes_bfloat16(torch.device("cuda")) is False
     assert computes_bfloat16() is False
     assert asked == [False, False]

@@ -20,8 +20,8 @@ def computes_bfloat16(device: torch.device | None = None) -> bool:
             one, else the processor.
     """
     if device is None:
-        found = torch.accelerator.current_accelerator(check_available=True)
-        device = found or torch.device("cpu")
+        here = torch.accelerator.is_available()
+        device = (torch.accelerator.current_accelerator() if here else None) or torch.device("cpu")
     if device.type == "cpu":
         library: Any = torch.ops.mkldnn
         return bool(library._is_mkldnn_bf16_supported())
