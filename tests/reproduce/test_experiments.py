@@ -101,7 +101,11 @@ def test_the_recipe_of_reasoncds_paper_is_its_configuration(repository: Path) ->
     ("stage", "file", "own"),
     [
         ("hisem", "hisem-small.yaml", set()),
-        ("masks", "reasoncd-small-masks.yaml", {"masks_root", "masks", "landcover", "composites"}),
+        (
+            "masks",
+            "reasoncd-small-masks.yaml",
+            {"masks_root", "masks", "landcover", "composites", "repeat"},
+        ),
         ("wishes", "reasoncd-small.yaml", {"landcover", "composites"}),
     ],
 )

@@ -340,3 +340,29 @@ def test_sets_without_pairs_are_named(
         folder = write_pairs(tmp_path / split, **({"n_train": 1, "n_val": 1} | {f"n_{split}": 0}))
         with pytest.raises(DatasetError, match=f"no pair of split '{split}'"):
             WishPairs(laid_over(data_config, captions=[str(folder)]))
+
+
+def test_pairs_of_a_source_are_visited_as_often_as_asked(
+    data_config: DataConfig, pairs: WishPairs
+) -> None:
+    more = WishPairs(laid_over(data_config, repeat={"clcd": 3, "levir-half": 0}, synthetic=0.5))
+    names = [more.name(index) for index in range(len(more.visits))]
+    plain = [pairs.name(index) for index in range(len(pairs))]
+    for name in plain:
+        source = name.split("/")[0]
+        assert names.count(name) == {"clcd": 3, "levir-half": 0}.get(source, 1)
+    assert len(names) == len(plain) + 2 - 1
+    # Shares are of the visits, and what is made comes after them.
+    assert len(more) == len(names) + round(0.5 * len(names))
+    assert more.name(len(names)) == "made/0"
+    last = max(i for i, name in enumerate(names) if name.startswith("clcd/"))
+    _, facts = more.draw(last, np.random.default_rng(0))
+    assert facts.name == names[last]
+
+
+def test_a_source_that_no_pair_has_is_named(data_config: DataConfig) -> None:
+    with pytest.raises(UsageError, match=r"data\.repeat names 'clcdd'") as error:
+        WishPairs(laid_over(data_config, repeat={"clcdd": 2}))
+    assert "clcd" in error.value.hint
+    with pytest.raises(UsageError, match="counted from 0"):
+        laid_over(data_config, repeat={"clcd": -1})

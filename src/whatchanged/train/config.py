@@ -65,6 +65,7 @@ class DataConfig:
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
         tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
+        repeat: Source of pairs -> visits of each in an epoch, where not one (wishes).
         composites: Share of pairs put together from `landcover` added to each epoch (wishes).
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
@@ -89,6 +90,7 @@ class DataConfig:
     tiles: str | None = None
     tiles_captions: str | None = None
     tiles_pictures: str | None = None
+    repeat: dict[str, int] = field(default_factory=dict)
     composites: float = 0.0
     synthetic: float = 0.0
     self_pairs: float = 0.0
@@ -113,6 +115,8 @@ class DataConfig:
             raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
         _in_range("data", self, 0, None, "composites")
+        if any(times < 0 for times in self.repeat.values()):
+            raise UsageError(f"data.repeat is {self.repeat}; visits are counted from 0")
 
 
 @dataclass(frozen=True)

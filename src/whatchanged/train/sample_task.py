@@ -105,15 +105,14 @@ class SampleTask:
 
     def load(self, indices: Sequence[int], generator: torch.Generator) -> SampleBatch:
         """Read pairs and masks; mirrored with `data.flips`, lit anew with `data.photometric`."""
-        before, after, masks = [], [], []
+        shown = []
         for index in indices:
             pair = self.training[index]
-            ways = torch.randint(2, (2,), generator=generator).tolist()
-            ways = ways if self.config.data.flips else (0, 0)
+            ways = torch.randint(2, (2,), generator=generator).bool().tolist()
+            horizontal, vertical = ways if self.config.data.flips else (False, False)
             layers = (pair.before, pair.after, pair.masks[0])
-            turned = [mirror(layer, *map(bool, ways)) for layer in layers]
-            for layer, layers_so_far in zip(turned, (before, after, masks), strict=True):
-                layers_so_far.append(layer)
+            shown.append([mirror(layer, horizontal, vertical) for layer in layers])
+        before, after, masks = zip(*shown, strict=True)
         first, second = (torch.from_numpy(np.stack(date)) for date in (before, after))
         first, second = photometric(first, second, self.config.data.photometric, generator)
         groups = tuple((self.texts[index],) for index in indices)

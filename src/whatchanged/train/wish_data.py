@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,11 +122,14 @@ class ValidationPairs:
 class WishPairs(ValidationPairs):
     """The pairs of a run and the wishes that can be asked about each.
 
-    An epoch visits every annotated pair and mask pair once, and composites and scenes in the
-    shares that were asked for.
+    An epoch visits every annotated pair and mask pair once, or as often as `repeat` says, and
+    composites and scenes in the shares that were asked for.
 
     Args:
         config: Where the pairs come from.
+
+    Raises:
+        UsageError: `repeat` names a source that no pair has.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -144,29 +147,31 @@ class WishPairs(ValidationPairs):
         ]
         self.store = LayerStore(self.samples, config.size)
         self.covers = _covers(config)
-        self.n_composites = round(config.composites * len(self.samples)) if self.covers else 0
-        self.scenes = _scenes(round(config.synthetic * len(self.samples)), config.size)
+        self.visits = _visits(self.samples, config.repeat)
+        self.n_composites = round(config.composites * len(self.visits)) if self.covers else 0
+        self.scenes = _scenes(round(config.synthetic * len(self.visits)), config.size)
         self.meanings = meanings()
 
     def __len__(self) -> int:
         """Return the pairs of an epoch."""
-        return len(self.samples) + self.n_composites + len(self.scenes)
+        return len(self.visits) + self.n_composites + len(self.scenes)
 
     def name(self, index: int) -> str:
         """Return the name of a training pair."""
-        if index < len(self.samples):
-            return self.facts[index].name
-        return f"made/{index - len(self.samples)}"
+        if index < len(self.visits):
+            return self.facts[self.visits[index]].name
+        return f"made/{index - len(self.visits)}"
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[PairLayers, PairFacts]:
         """Show a training pair: whole or in part, mirrored and turned."""
-        made = index - len(self.samples)
+        made = index - len(self.visits)
         if made < 0:
-            facts = self.facts[index]
-            crop = self.store.crop(index, rng) if rng.random() < _CROPPED else None
+            place = self.visits[index]
+            facts = self.facts[place]
+            crop = self.store.crop(place, rng) if rng.random() < _CROPPED else None
             if crop is not None:
                 return crop.turned(rng), replace(facts, captions=())
-            return self.store.whole(index).turned(rng), facts
+            return self.store.whole(place).turned(rng), facts
         facts = PairFacts(self.name(index), complete=True)
         if made >= self.n_composites:
             return self.scenes[made - self.n_composites].turned(rng), facts
@@ -234,6 +239,18 @@ def _facts(sample: CaptionSample) -> PairFacts:
 
 def _mask_facts(sample: CaptionSample) -> PairFacts:
     return PairFacts(f"{sample.source}/{sample.name}", only=(BUILDINGS,))
+
+
+def _visits(samples: Sequence[CaptionSample], repeat: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the place of every visit of an epoch among the samples."""
+    sources = {sample.source for sample in samples}
+    unknown = sorted(repeat.keys() - sources)
+    if unknown:
+        raise UsageError(
+            f"data.repeat names '{unknown[0]}', which no training pair comes from",
+            hint=f"one of {', '.join(sorted(sources))}",
+        )
+    return tuple(place for place, s in enumerate(samples) for _ in range(repeat.get(s.source, 1)))
 
 
 def _covers(config: DataConfig) -> tuple[CoverPicture, ...]:
