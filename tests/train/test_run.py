@@ -20,11 +20,12 @@ import yaml
 from PIL import Image
 
 from whatchanged.config import to_mapping
+from whatchanged.data.reason_json import ReasonSample, write_reason_json
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
 from whatchanged.models.backbones import EncoderConfig, build_encoder
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
-from whatchanged.train import loop, run, wish_task
+from whatchanged.train import loop, run, sample_task, wish_task
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.curves import plot_curves
 from whatchanged.train.record import RunLog, read_log
@@ -412,9 +413,11 @@ def test_every_task_of_the_configuration_is_built(
     tiny_wishes: Callable[..., TrainConfig],
     monkeypatch: pytest.MonkeyPatch,
     reasoncd_kit: Any,
+    wish_sets: Path,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(wish_task, "start_reasoncd", reasoncd_kit.make)
+    monkeypatch.setattr(sample_task, "start_reasoncd", reasoncd_kit.make)
     masks = build_task(tiny_wishes("wish-masks", tmp_path))
     masks.save(tmp_path / "masks", {})
     hisem = build_task(tiny(tmp_path))
@@ -424,12 +427,21 @@ def test_every_task_of_the_configuration_is_built(
     kinds |= {task: build_task(tiny(tmp_path, task=task, start=start.get(task)))
               for task in ("dense", "self-critical")}  # fmt: skip
     kinds["wishes"] = build_task(tiny_wishes("wishes", tmp_path, start=start["wishes"]))
+    houses = wish_sets / "masks" / "houses"
+    pair = (houses / place / "there.png" for place in ("A", "B", "label"))
+    sample = ReasonSample(*pair, "new houses", "It's <CHG>.")
+    for split in ("train", "val"):
+        write_reason_json(tmp_path / f"{split}.jsonl", [sample])
+    kinds["samples"] = build_task(
+        tiny_wishes("samples", tmp_path, data={"samples": str(tmp_path)}, monitor="f1")
+    )
     assert {name: type(task).__name__ for name, task in kinds.items()} == {
         "hisem": "HiSemTask",
         "dense": "DenseTask",
         "self-critical": "SelfCriticalTask",
         "wish-masks": "MaskTask",
         "wishes": "WishTask",
+        "samples": "SampleTask",
     }
     assert set(kinds) == set(get_args(get_type_hints(TrainConfig)["task"]))
 

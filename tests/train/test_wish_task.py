@@ -29,9 +29,9 @@ from whatchanged.train.config import TrainConfig
 from whatchanged.train.loop import fit
 from whatchanged.train.run import build_task, train
 from whatchanged.train.wish_task import (
+    TrainedReasonCD,
     WishBatch,
     WishTask,
-    _Trained,
     answer_to,
     load_masks,
     vary,
@@ -434,7 +434,7 @@ def test_a_run_resumes_exactly(configure: Callable[..., TrainConfig], tmp_path: 
 
 def test_what_is_trained_has_one_forward(make: Callable[..., WishTask]) -> None:
     task = make()
-    assert isinstance(task.model, _Trained) and len(task) == 8
+    assert isinstance(task.model, TrainedReasonCD) and len(task) == 8
     assert task.names([BUILT]) == ["clcd/built"]
     batch = batch_of(task, [BUILT])
     task.model.train()
