@@ -97,7 +97,7 @@ def finished(folder: Path, kind: str, options: Mapping[str, Any]) -> Prepared | 
 
 def has_samples(folder: Path, split: str) -> bool:
     """Tell whether a folder holds five-field samples of a split."""
-    return any((folder / f"{split}{suffix}").is_file() for suffix in SUFFIXES)
+    return bool(_samples_files(folder, split))
 
 
 def samples_file(folder: Path, split: str) -> Path:
@@ -106,12 +106,17 @@ def samples_file(folder: Path, split: str) -> Path:
     Raises:
         DatasetError: It is not there.
     """
-    for suffix in SUFFIXES:
-        if (folder / f"{split}{suffix}").is_file():
-            return folder / f"{split}{suffix}"
-    raise DatasetError(
-        f"{folder} holds no {split}.jsonl", hint="make it with `whatchanged prepare`"
-    )
+    found = _samples_files(folder, split)
+    if not found:
+        raise DatasetError(
+            f"{folder} holds no {split}.jsonl", hint="make it with `whatchanged prepare`"
+        )
+    return found[0]
+
+
+def _samples_files(folder: Path, split: str) -> list[Path]:
+    places = (folder / f"{split}{suffix}" for suffix in SUFFIXES)
+    return [place for place in places if place.is_file()]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from whatchanged.evaluate_masks_report import HEADS as MASK_HEADS
 from whatchanged.reproduce.experiments import Experiment, Row
 from whatchanged.reproduce.plan import Plan
 from whatchanged.reproduce.published import PUBLISHED, PublishedRow
@@ -26,12 +27,7 @@ _NAMES = {
             strict=True,
         )
     ),
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "oa": "OA",
-    "iou": "IoU",
-    "kappa": "kappa",
+    **MASK_HEADS,
 }
 
 
