@@ -194,19 +194,55 @@ def test_a_mask_part_has_no_words(part: Path, tmp_path: Path) -> None:
         evaluate_masks([part], path, size=SIZE)
 
 
-def test_a_set_of_masks_without_captions(pairs: Path, tmp_path: Path, fake: Any) -> None:
-    """LEVIR-CD's layout: 256 is not its size, so it is read and reduced."""
+@pytest.fixture
+def levir_cd(tmp_path: Path) -> Path:
+    """One pair a split in LEVIR-CD's layout: the lower right quarter is changed and bright."""
     for split in ("train", "val", "test"):
         for place in ("A", "B", "label"):
+            pixels = np.full((1024, 1024, 3), 9, np.uint8)
+            if place != "A":
+                pixels[512:, 512:] = 230 if place == "B" else 255
+            if place == "label":
+                pixels[pixels == 9] = 0
             folder = tmp_path / "LEVIR-CD" / split / place
             folder.mkdir(parents=True)
-            mode, value = ("L", 255) if place == "label" else ("RGB", (9, 9, 9))
-            Image.new(mode, (1024, 1024), value).save(folder / f"{split}_1.png")
-    fake(lambda before, after, wishes: [np.ones(before.shape[1:], np.bool_)])
-    report = evaluate_masks(["all"], tmp_path / "LEVIR-CD", "val", size=32)
-    (evaluation,) = report.evaluations
-    (mask,) = evaluation.masks
-    assert (mask.counts.tp, mask.wish) == (32 * 32, ANY_WISH)
+            Image.fromarray(pixels).save(folder / f"{split}_1.png")
+    return tmp_path / "LEVIR-CD"
+
+
+def test_a_set_of_masks_is_scored_in_its_usual_windows(levir_cd: Path, fake: Any) -> None:
+    """LEVIR-CD's 1,024 pixels are seen in 16 windows of 256, which become one mask."""
+    seen: list[tuple[int, ...]] = []
+
+    def draw(before: Any, after: Any, wishes: Any) -> list[Any]:
+        seen.append(before.shape)
+        return bright(before, after, wishes)
+
+    fake(draw)
+    report = evaluate_masks(["perfect"], levir_cd, "val")
+    (mask,) = report.evaluations[0].masks
+    assert seen == [(3, 256, 256)] * 16
+    assert (mask.counts.tp, mask.counts.fn, mask.wish) == (512 * 512, 0, ANY_WISH)
+    assert report.windows and to_json(report)["windows"] is True
+    assert "256 x 256, windows cut at their own resolution" in as_text(report)
+
+
+def test_pictures_can_be_reduced_instead(levir_cd: Path, fake: Any) -> None:
+    fake(bright)
+    report = evaluate_masks(["perfect"], levir_cd, "val", windows=False)
+    (mask,) = report.evaluations[0].masks
+    assert mask.counts.n_pixels == 256 * 256
+    assert "pictures reduced to it" in as_text(report)
+    unusual = evaluate_masks(["perfect"], levir_cd, "val", size=32)
+    assert unusual.evaluations[0].masks[0].counts.n_pixels == 32 * 32
+
+
+def test_windows_must_fill_the_picture(levir_cd: Path, pairs: Path, fake: Any) -> None:
+    fake(bright)
+    with pytest.raises(DatasetError, match="val_1 is 1024 x 1024 pixels, which windows of 100"):
+        evaluate_masks(["perfect"], levir_cd, "val", size=100, windows=True)
+    (evaluation,) = evaluate_masks(["perfect"], pairs, size=32, windows=True).evaluations
+    assert scores_of(evaluation.masks, "overall") == dict.fromkeys(HEADS, 100.0)
 
 
 def test_what_cannot_be_evaluated_is_said(

@@ -250,6 +250,13 @@ def evaluate(
     size: Annotated[
         int, typer.Option(min=32, help="Side at which masks are compared, pixels.")
     ] = 256,
+    windows: Annotated[
+        bool | None,
+        typer.Option(
+            "--windows/--reduce",
+            help="Cut larger pictures into windows, or reduce them; as is usual for the set.",
+        ),
+    ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave broken entries out and say which.")
     ] = False,
@@ -277,7 +284,9 @@ def evaluate(
     if family_of(models[0]) in MASK_FAMILIES:
         if route != "predicted":
             raise UsageError(f"--route {route} is for captions; masks have no image router")
-        masks = evaluate_masks(models, data, split, size=size, skip_broken=skip_broken)
+        masks = evaluate_masks(
+            models, data, split, size=size, windows=windows, skip_broken=skip_broken
+        )
         _tell_evaluation(evaluate_masks_report, masks, out, as_json)
         return
     captions = evaluate_captions(

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from whatchanged.console import track
-from whatchanged.data.asked_pairs import ANY_WISH, AskedPair, open_pairs
+from whatchanged.data.asked_pairs import ANY_WISH, AskedPair, known_masks, open_pairs
 from whatchanged.data.pictures import UNKNOWN
-from whatchanged.errors import CheckpointError, UsageError
+from whatchanged.errors import CheckpointError, DatasetError, UsageError
 from whatchanged.evaluate import best_of
 from whatchanged.metrics.masks import MaskCounts
 from whatchanged.models import weights
@@ -80,6 +80,7 @@ class MaskReport:
     Attributes:
         data: What was asked about: the split's name, or the name of a file of samples.
         size: Side at which masks were compared, pixels.
+        windows: Whether pictures were cut into windows of that side, not reduced to it.
         wish: What all pairs were asked for; None if each has wishes of its own.
         evaluations: Of every model, in the order asked for.
         floors: Name of a predictor that sees no picture -> its masks.
@@ -92,6 +93,7 @@ class MaskReport:
     evaluations: tuple[MaskEvaluation, ...]
     floors: dict[str, tuple[ScoredMask, ...]]
     left_out: tuple[str, ...] = ()
+    windows: bool = False
 
 
 def family_of(model: str | Path) -> str:
@@ -109,6 +111,7 @@ def evaluate_masks(
     split: str = "test",
     *,
     size: int = SIDE,
+    windows: bool | None = None,
     skip_broken: bool = False,
 ) -> MaskReport:
     """Ask about every pair of a split that has a mask and compare the masks.
@@ -119,11 +122,14 @@ def evaluate_masks(
         data: Folder in LEVIR-CC's layout, of a known set with change masks, or prepared; or a
             file of five-field samples, of which the split is not asked.
         split: Of a folder.
-        size: Side to which pictures and masks are brought, pixels.
+        size: Side at which pictures are shown and masks compared, pixels.
+        windows: Cut larger pictures into windows of that side, True, or reduce them to it,
+            False; None does what is usual for the set: LEVIR-CD is cut, others are reduced.
         skip_broken: Leave out broken entries of a captioned set; the report names them.
 
     Raises:
-        DatasetError: The data set is broken or missing, or no pair of the split has a mask.
+        DatasetError: The data set is broken or missing, no pair of the split has a mask, or
+            windows do not fill a picture.
         UsageError: No model; or wishes of their own asked of a mask part, which has no words.
         WeightsUnavailableError: A model cannot be had; CheckpointError: it is damaged.
     """
@@ -132,12 +138,16 @@ def evaluate_masks(
     if size < 1:
         raise UsageError(f"masks cannot be compared at {size} pixels")
     draws = [(str(name), *open_drawer(name)) for name in models]
-    pairs, left_out = open_pairs(data, split, size, skip_broken=skip_broken)
+    if windows is None:
+        known = known_masks(data)
+        windows = known is not None and known.windows == size
+    shown = None if windows else size
+    pairs, left_out = open_pairs(data, split, shown, skip_broken=skip_broken)
     masks: list[list[ScoredMask]] = [[] for _ in draws]
     floors: dict[str, list[ScoredMask]] = {"nothing changed": [], "everything changed": []}
     for pair in track(pairs, "drawing masks"):
         for (_, _, draw), found in zip(draws, masks, strict=True):
-            found += _compare(pair, draw(pair.before, pair.after, pair.wishes))
+            found += _compare(pair, _draw_windows(draw, pair, size))
         for share, found in enumerate(floors.values()):
             found += _compare(pair, [np.full(m.shape, bool(share)) for m in pair.masks])
     wishes = {mask.wish for mask in masks[0]}
@@ -151,7 +161,26 @@ def evaluate_masks(
         ),
         {name: tuple(found) for name, found in floors.items()},
         left_out,
+        windows,
     )
+
+
+def _draw_windows(draw: Draw, pair: AskedPair, side: int) -> list[Bits]:
+    """Draw the masks of a pair in windows of the side that the model is shown."""
+    height, width = pair.before.shape[1:]
+    if height % side or width % side:
+        raise DatasetError(
+            f"{pair.name} is {width} x {height} pixels, which windows of {side} do not fill",
+            hint="choose a --size that divides its sides, or --reduce",
+        )
+    masks = [np.zeros((height, width), np.bool_) for _ in pair.wishes]
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            window = (Ellipsis, slice(top, top + side), slice(left, left + side))
+            drawn = draw(pair.before[window], pair.after[window], pair.wishes)
+            for mask, part in zip(masks, drawn, strict=True):
+                mask[window] = part
+    return masks
 
 
 def open_drawer(model: str | Path) -> tuple[str, Draw]:

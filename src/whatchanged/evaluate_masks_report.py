@@ -77,6 +77,7 @@ def to_json(report: MaskReport) -> dict[str, Any]:
     return {
         "data": report.data,
         "size": report.size,
+        "windows": report.windows,
         "wish": report.wish,
         **parts["overall"],
         "changed": parts["changed"],
@@ -97,10 +98,11 @@ def as_text(report: MaskReport) -> str:
     """Return the table: each run, their mean, and the floors, under the protocol."""
     counts = _counts(report)
     asked = f"asked for {report.wish}" if report.wish else "each asked for its own wish"
+    how = "windows cut at their own resolution" if report.windows else "pictures reduced to it"
     head = (
         f"{report.data}: {counts['overall']} masks, {counts['changed']} with a change, {asked}\n"
-        f"one confusion over all pixels at {report.size} x {report.size}, positive = changed, "
-        "unknown pixels skipped; percent"
+        f"one confusion over all pixels at {report.size} x {report.size}, {how};\n"
+        "positive = changed, unknown pixels skipped; percent"
     )
     if report.left_out:
         shown = "".join(f"\n  {line}" for line in report.left_out[:_SHOWN])

@@ -18,6 +18,7 @@ from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import (
     UNKNOWN,
     PictureStore,
+    picture_size,
     read_classes,
     read_mask,
     read_picture,
@@ -327,3 +328,13 @@ def test_real_pairs_of_two_sizes(shared_data: Path) -> None:
     assert store.before.std() > 10
     assert store.mask is not None
     assert set(np.unique(store.mask)) <= {0, 1, UNKNOWN}
+
+
+def test_the_size_of_a_picture_is_in_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (5, 3)).save(path)
+    assert picture_size(path) == (5, 3)
+    path.write_bytes(b"no picture")
+    for broken in (path, tmp_path / "missing.png"):
+        with pytest.raises(DatasetError, match=broken.name):
+            picture_size(broken)

@@ -13,6 +13,7 @@ from whatchanged.data.integrity import identify
 from whatchanged.data.levir_cc import captions_files, load_levir_cc
 from whatchanged.data.pictures import (
     PictureStore,
+    picture_size,
     read_picture,
     resize_classes,
     resize_picture,
@@ -21,6 +22,7 @@ from whatchanged.data.prepared import has_samples, samples_file
 from whatchanged.data.reason_json import ReasonSample, load_reason_json, read_reason_mask
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.set_files import load_change_set
+from whatchanged.data.set_types import KnownSet
 from whatchanged.errors import DatasetError
 
 Array = NDArray[np.uint8]
@@ -53,11 +55,11 @@ class Pairs(Sequence[AskedPair]):
 
     Args:
         sources: Samples of one pair each.
-        size: Side in pixels.
+        size: Side to which they are brought, pixels; None leaves each at its own.
     """
 
     def __init__(
-        self, sources: Sequence[CaptionSample | tuple[ReasonSample, ...]], size: int
+        self, sources: Sequence[CaptionSample | tuple[ReasonSample, ...]], size: int | None
     ) -> None:
         self.sources, self.size = sources, size
 
@@ -68,15 +70,23 @@ class Pairs(Sequence[AskedPair]):
     def __getitem__(self, index: int) -> AskedPair:  # type: ignore[override]  # no slices
         """Read one pair."""
         source = self.sources[index]
+        first = source.before if isinstance(source, CaptionSample) else source[0].before
+        size = picture_size(first)[0] if self.size is None else self.size
         if isinstance(source, CaptionSample):
-            return _masked_pair(source, self.size)
-        return _wished_pair(source, self.size)
+            return _masked_pair(source, size)
+        return _wished_pair(source, size)
 
 
 def open_pairs(
-    data: Path | str, split: str, size: int, *, skip_broken: bool = False
+    data: Path | str, split: str, size: int | None, *, skip_broken: bool = False
 ) -> tuple[Pairs, tuple[str, ...]]:
     """Find the pairs of a split that have a mask; also returns what was left out.
+
+    Args:
+        data: Folder of a data set, or file of five-field samples.
+        split: Of a folder.
+        size: Side to which pairs are brought, pixels; None leaves each at its own.
+        skip_broken: Leave out broken entries of a captioned set.
 
     Raises:
         DatasetError: No pair of the split has one, or the data are broken or missing.
@@ -87,7 +97,7 @@ def open_pairs(
     if has_samples(data, split):
         return Pairs(by_pair(load_reason_json(samples_file(data, split))), size), ()
     left_out: tuple[str, ...] = ()
-    known = None if captions_files(data) else identify(data)
+    known = known_masks(data)
     if known is not None:
         samples = load_change_set(data, known.name, split)
     else:
@@ -100,6 +110,12 @@ def open_pairs(
             hint="masks are looked for in label/<split>/ and images/<split>/label/",
         )
     return Pairs(masked, size), left_out
+
+
+def known_masks(data: Path | str) -> KnownSet | None:
+    """Return the published set without captions that a folder holds; None of any other data."""
+    data = Path(data)
+    return identify(data) if data.is_dir() and not captions_files(data) else None
 
 
 def _masked_pair(sample: CaptionSample, size: int) -> AskedPair:

@@ -136,6 +136,19 @@ def read_picture(path: Path) -> Array:
     return _read(path, "RGB")
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture, of which only the head is read.
+
+    Raises:
+        DatasetError: The file is missing or no picture.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"cannot read {path}: {error}") from error
+
+
 def read_classes(path: Path, colours: LabelColours | None = None) -> Array:
     """Read a class map, [H, W] uint8.
 

@@ -66,6 +66,8 @@ class KnownSet:
         captions: Published captions of all splits.
         words: Published number of different words in all captions.
         size: Side of the square pictures in pixels; None where sets of this layout differ.
+        windows: Side of the windows its pictures are scored in, pixels; None where they are
+            scored whole.
         ground: Ground sampling distance, as published.
         gsd_m: The same as one number in metres; of a range the geometric mean.
         annotation: Usual name of the annotation file.
@@ -97,6 +99,7 @@ class KnownSet:
     captions: int | None = None
     words: int | None = None
     size: int | None = None
+    windows: int | None = None
     ground: str = ""
     gsd_m: float | None = None
     annotation: str = ""

@@ -37,13 +37,49 @@ def make(config: FusionConfig = CONFIG) -> MultiScaleFusion:
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+    scatter(fusion)
     return fusion.eval()
+
+
+def scatter(module: nn.Module) -> None:
+    """Leave no weight where it starts, so that every term of a formula counts."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.reset_parameters()
+
+
+@torch.no_grad()
+def test_half_of_the_fusion_starts_as_differences_of_the_dates() -> None:
+    torch.manual_seed(0)
+    fusion, features = MultiScaleFusion(CONFIG, 5, LEVELS), seen(2)
+    stacked = fusion._stack(features)
+    assert fusion.attention is not None
+    hidden = fusion.ffn[0](fusion.attention(torch.cat([stacked, stacked], dim=1)))
+    units = CONFIG.hidden // 2
+    bias = fusion.ffn[0].bias[None, :units, None, None]
+    torch.testing.assert_close(hidden[:, :units], bias.expand_as(hidden[:, :units]))
+    other = fusion._stack(seen(9))
+    for first, second in ((stacked, other), (other, stacked)):
+        hidden = fusion.ffn[0](fusion.attention(torch.cat([first, second], dim=1)))
+        assert (hidden[:, :units] - bias).std() > 0.1
+    assert hidden[:, units:].std() > 0.1
+
+
+@torch.no_grad()
+def test_the_pyramid_starts_without_making_its_maps_smaller() -> None:
+    torch.manual_seed(0)
+    channels = (24, 40, 112, 320)
+    pyramid = FeaturePyramid(channels, 64)
+    maps = [torch.randn(4, c, 64 >> i, 64 >> i) for i, c in enumerate(channels)]
+    assert 0.8 < float(pyramid(maps)[-1][..., 1:-1, 1:-1].std()) < 1.3
 
 
 @torch.no_grad()
 def test_channel_attention_from_its_formula() -> None:
     torch.manual_seed(3)
     attention, x = ChannelAttention(32, 16), torch.randn(2, 32, 3, 5)
+    torch.testing.assert_close(attention(x), x / 2)  # it starts out weighing all alike
+    scatter(attention)
     first, second = attention.mlp[0], attention.mlp[2]
     assert first.out_features == 2
     for b in range(2):
@@ -77,6 +113,7 @@ def test_feed_forward_from_its_formula() -> None:
 def test_pyramid_from_its_formula() -> None:
     torch.manual_seed(5)
     pyramid, maps = FeaturePyramid(LEVELS, 3), seen(1, n=1).levels
+    scatter(pyramid)
     top = [pyramid.lateral[3](maps[3])]
     for i in (2, 1, 0):
         lateral, above = pyramid.lateral[i](maps[i]), top[0]
