@@ -21,20 +21,25 @@ from numpy.typing import NDArray
 
 from mask_scores import (
     MaskRow,
-    Picture,
     load_validation,
     mask_tables,
     read_rows,
     score_masks,
 )
 from whatchanged.answers import CLASS_WORDS, Understood
+from whatchanged.console import track
 from whatchanged.data.pictures import UNKNOWN
 from whatchanged.metrics.masks import MaskCounts
 from whatchanged.models import weights
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.train.config import DataConfig
-from whatchanged.train.wish_data import PairFacts, ValidationPairs, single_classes
+from whatchanged.train.wish_data import (
+    DrawnWish,
+    PairFacts,
+    ValidationPairs,
+    single_classes,
+)
 from whatchanged.train.wish_scores import AskedWish, WishScores, ask_layers, score_wishes
 
 SHOWN = 24
@@ -42,30 +47,42 @@ ANY_WISH = "any change"
 _VERBS = {"appeared": "new {}", "disappeared": "{} that disappeared", "either": "{} that changed"}
 
 
-def predict(model: ReasonCD, before: Picture, after: Picture) -> NDArray[np.float32]:
-    """Probability of any change, [H, W], as `mask_scores.Predict` wants it."""
-    dates = [np.ascontiguousarray(date.transpose(2, 0, 1)) for date in (before, after)]
-    (answer,) = ask_layers(model, dates[0], dates[1], [ANY_WISH])
-    found: NDArray[np.float32] = answer.probability.float().numpy()
-    return found
-
-
 def wording(wish: Understood) -> str:
     """One plain wording of a class and direction."""
     return _VERBS[wish.direction].format(CLASS_WORDS[wish.classes[0]])
 
 
-def class_table(model: ReasonCD, data: ValidationPairs) -> str:
-    """Markdown table of every class and direction that some validation pair shows."""
-    counts: dict[Understood, MaskCounts] = {}
-    pairs: dict[Understood, list[int]] = {}
+def shown_wishes(data: ValidationPairs) -> list[list[DrawnWish]]:
+    """Per validation pair the classes and directions whose answer is known, and that some pair
+    shows."""
+    known = []
     for index, sample in enumerate(data.validation):
         layers = data.validation_store.whole(index)
         facts = PairFacts(sample.name, sample.changed, sample.captions)
-        known = list(data.met_or_not(layers, facts, single_classes()))
-        wishes = [wording(wish.understood) for wish in known]
-        answers = ask_layers(model, layers.before, layers.after, wishes)
-        for wish, answer in zip(known, answers, strict=True):
+        known.append(list(data.met_or_not(layers, facts, single_classes())))
+    shown = {wish.understood for pair in known for wish in pair if wish.met}
+    return [[wish for wish in pair if wish.understood in shown] for pair in known]
+
+
+def ask_plainly(
+    model: ReasonCD, data: ValidationPairs
+) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """Ask every validation pair for any change and for classes and directions, in plain words.
+
+    Returns:
+        Probability of any change by the pair's name, [H, W]; and a Markdown table of classes and
+        directions.
+    """
+    anything: dict[str, NDArray[np.float32]] = {}
+    counts: dict[Understood, MaskCounts] = {}
+    pairs: dict[Understood, list[int]] = {}
+    known = shown_wishes(data)
+    for index in track(range(len(known)), "asking"):
+        layers = data.validation_store.whole(index)
+        wishes = [ANY_WISH, *(wording(wish.understood) for wish in known[index])]
+        first, *answers = ask_layers(model, layers.before, layers.after, wishes)
+        anything[data.validation[index].name] = first.probability.float().numpy()
+        for wish, answer in zip(known[index], answers, strict=True):
             key = wish.understood
             counts[key] = counts.get(key, MaskCounts()).add(
                 answer.mask.numpy(), wish.mask == 1, wish.mask != UNKNOWN
@@ -77,13 +94,13 @@ def class_table(model: ReasonCD, data: ValidationPairs) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for wish in single_classes():
-        if pairs.get(wish, [0])[0] == 0:
+        if wish not in pairs:
             continue
         scores = counts[wish].scores()
         cells = [f"{getattr(scores, name):.1f}" for name in ("f1", "precision", "recall", "iou")]
         met, unmet = pairs[wish]
         lines.append(f"| {wording(wish)} | {met} | {unmet} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return anything, "\n".join(lines)
 
 
 def understanding_table(scores: WishScores) -> str:
@@ -189,9 +206,11 @@ def main() -> None:
     if arguments.baselines is not None:
         rows |= read_rows(arguments.baselines)
     samples = load_validation(arguments.data)
-    rows[arguments.model] = score_masks(lambda b, a: predict(model, b, a), samples)
+    anything, classes = ask_plainly(model, data)
+    in_turn = (anything[sample.name] for sample in samples)
+    rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
     print(f"\n## Any change\n\n{mask_tables(rows)}")
-    print(f"\n## Classes and directions\n\n{class_table(model, data)}")
+    print(f"\n## Classes and directions\n\n{classes}")
     print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
     print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}")
 

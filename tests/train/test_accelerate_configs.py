@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from transformers.models.llama import modeling_llama
+from accelerate.utils import DistributedType
 
 from whatchanged.errors import UsageError
+from whatchanged.train import sharding
 from whatchanged.train.loop import make_accelerator
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
@@ -55,31 +57,33 @@ def test_a_launch_runs_the_command(name: str) -> None:
     assert kinds == tuple(name == kind for kind in KINDS)
 
 
-def test_blocks_of_the_language_model_are_sharded() -> None:
-    arguments = launched("fsdp")
-    assert hasattr(modeling_llama, arguments.fsdp_transformer_layer_cls_to_wrap)
-    assert arguments.fsdp_auto_wrap_policy == "TRANSFORMER_BASED_WRAP"
-    assert arguments.fsdp_version == 2 and arguments.fsdp_reshard_after_forward
-    assert not arguments.fsdp_cpu_ram_efficient_loading  # every process reads the weights
-
-
 def test_only_gradients_and_optimiser_are_sharded_by_zero2() -> None:
     arguments = launched("deepspeed_zero2")
     assert arguments.zero_stage == 2
     assert (arguments.offload_optimizer_device, arguments.offload_param_device) == ("none", "none")
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_sharded_runs_are_refused_before_they_cost_anything(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They would stop at the first validation, hours later."""
-    kind = load_config_from_file(path_of(name)).distributed_type
-    made = SimpleNamespace(distributed_type=kind)
+def test_deepspeed_is_refused_before_it_costs_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stop at the first saved state."""
+    made = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
     monkeypatch.setattr(accelerate, "Accelerator", lambda **options: made)
-    if name == "multi_gpu":
-        assert make_accelerator() is made
-        return
-    with pytest.raises(UsageError, match=f"does not run under {kind.value}") as caught:
+    with pytest.raises(UsageError, match="does not run under DeepSpeed") as caught:
         make_accelerator()
-    assert "multi_gpu.yaml" in caught.value.hint
+    assert "fsdp.yaml" in caught.value.hint
+    made.distributed_type = DistributedType.MULTI_GPU
+    assert make_accelerator() is made
+
+
+def test_accelerate_does_not_shard_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    def make(**options: Any) -> Any:
+        seen.append(os.environ.get("ACCELERATE_USE_FSDP"))
+        return SimpleNamespace(distributed_type=DistributedType.MULTI_GPU)
+
+    monkeypatch.setattr(accelerate, "Accelerator", make)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # what a launch with fsdp.yaml sets
+    make_accelerator()
+    assert seen == [None] and sharding.asked()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    assert not sharding.asked()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -25,6 +26,7 @@ from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
 from whatchanged.models.backbones import EncoderConfig, build_encoder
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+from whatchanged.models.reasoncd.language import build_base
 from whatchanged.train import loop, run, sample_task, wish_task
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.curves import plot_curves
@@ -173,6 +175,7 @@ import hashlib, json, os, sys
 from whatchanged.config import load_config
 from whatchanged.train import run, wish_task
 from whatchanged.train.config import TrainConfig
+from whatchanged.train.sharding import is_shard
 
 names, fit = [], run.fit
 
@@ -184,9 +187,14 @@ def watched_fit(task, config, out, facts):
     progress = fit(task, config, out, facts)
     digest = hashlib.sha256()
     # Statistics of BatchNorm are each process's own; the first one's are saved.
+    shared = 0
     for _, tensor in task.model.named_parameters():
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        if is_shard(tensor):
+            shared += tensor.to_local().numel()
+        if tensor.requires_grad:
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
     told = {"names": names, "weights": digest.hexdigest(), "step": progress.global_step}
+    told["shared"] = shared
     with open(os.path.join(sys.argv[2], os.environ["RANK"] + ".json"), "w") as file:
         json.dump(told, file)
     return progress
@@ -205,14 +213,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def run_in_two(config: TrainConfig, folder: Path, *kit: str) -> list[dict[str, Any]]:
+def run_in_two(
+    config: TrainConfig, folder: Path, *kit: str, **environment: str
+) -> list[dict[str, Any]]:
     """Train in two processes and return what each tells: names loaded, weights, last step."""
     script = folder / "watch.py"
     script.write_text(_WATCHER, encoding="utf-8")
     arguments = [sys.executable, str(script), written(config, folder / "run.yaml"), str(folder)]
     # What `torchrun --nproc-per-node 2` sets; gloo stays on this machine.
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    common |= {"MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    common |= {"MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", **environment}
     processes = [
         subprocess.Popen(
             [*arguments, *kit],
@@ -267,6 +277,51 @@ def test_two_processes_train_wishes(
     own, other = ({n for piece in told["names"] for n in piece} for told in (first, second))
     assert len(own) == len(other) == 4 and not own & other
     assert load_checkpoint(tmp_path / "run" / "best").family == "reasoncd"
+
+
+@pytest.mark.loopback
+@pytest.mark.slow
+def test_a_sharded_base_changes_nothing_but_memory(
+    tiny_wishes: Callable[..., TrainConfig], reasoncd_kit: ModuleType, tmp_path: Path
+) -> None:
+    """Two processes with half of every block each train the weights of two with whole ones."""
+    base = build_base(reasoncd_kit.TINY.language)
+    base.save_pretrained(tmp_path / "base")
+    reasoncd_kit.byte_tokenizer().save_pretrained(tmp_path / "base")
+    build_task(tiny_wishes("wish-masks", "unused")).save(tmp_path / "masks", {})
+    values = {
+        "start": str(tmp_path / "masks"),
+        "wishes": {"decode": True, "per_pair": 2},
+        "model": {"language": {"start": str(tmp_path / "base")}},
+        "epochs": 2,
+        "accumulate": 2,
+    }
+    told = {}
+    for name, environment in (("whole", {}), ("sharded", {"ACCELERATE_USE_FSDP": "true"})):
+        (tmp_path / name).mkdir()
+        config = tiny_wishes("wishes", tmp_path / name / "run", **values)
+        first, second = told[name] = run_in_two(config, tmp_path / name, **environment)
+        assert first["weights"] == second["weights"] and first["step"] == second["step"] == 4
+    assert [t["weights"] for t in told["whole"]] == [t["weights"] for t in told["sharded"]]
+    blocks = sum(p.numel() for p in base.model.layers.parameters())
+    assert [t["shared"] for t in told["whole"]] == [0, 0]
+    assert sum(t["shared"] for t in told["sharded"]) == blocks
+    assert all(0 < t["shared"] < 0.6 * blocks for t in told["sharded"])
+    assert same_weights(*(tmp_path / name / "run" / "best" for name in told))
+    whole, sharded = (
+        [r for r in read_log(tmp_path / name / "run" / "log.jsonl") if r["event"] == "validation"]
+        for name in told
+    )
+    assert len(whole) == 2 and whole == sharded
+    # A sharded run goes on, and its saved state holds no block of the base.
+    states = sorted((tmp_path / "sharded" / "run" / "state").glob("state-*"))
+    inside = load_checkpoint(states[-1]).tensors
+    assert any("lora" in key for key in inside)
+    assert not any(".layers." in key and "lora" not in key for key in inside if ".llm." in key)
+    config = tiny_wishes("wishes", tmp_path / "sharded" / "run", **{**values, "epochs": 2})
+    again = run_in_two(config, tmp_path / "sharded", ACCELERATE_USE_FSDP="true")
+    assert [t["step"] for t in again] == [4, 4]
+    assert [t["weights"] for t in again] == [t["weights"] for t in told["sharded"]]
 
 
 # One command

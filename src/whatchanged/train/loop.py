@@ -22,6 +22,7 @@ from whatchanged.config import to_mapping
 from whatchanged.console import progress as progress_bar
 from whatchanged.errors import TrainingError, UsageError
 from whatchanged.models.precision import computes_bfloat16
+from whatchanged.train import sharding
 from whatchanged.train.config import OptimiserConfig, TrainConfig
 from whatchanged.train.curves import plot_curves
 from whatchanged.train.record import RunLog, write_record
@@ -35,8 +36,6 @@ from whatchanged.train.state import (
 )
 
 log = logging.getLogger(__name__)
-
-_SHARDING = ("FSDP", "DEEPSPEED")
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,8 @@ def fit(
             hint=f"one of {', '.join(task.measures)}",
         )
     accelerator = make_accelerator()
+    if sharding.asked():
+        sharding.shard_base(task.model, accelerator.device)
     model, optimiser = accelerator.prepare(task.model, _optimiser(task, config.optimiser))
     plain = to_mapping(config)
     progress = Progress()
@@ -276,8 +277,10 @@ class _Run:
         self.save_state()
 
     def validate(self, epoch: int) -> None:
-        if self.accelerator.is_main_process:
-            numbers = self.task.validate()
+        # The blocks of a sharded base are gathered by all processes or by none.
+        main = self.accelerator.is_main_process
+        numbers = self.task.validate() if main or sharding.asked() else {}
+        if main:
             self.record.validation(epoch=epoch, step=self.progress.global_step, **numbers)
             told = numbers[self.config.monitor]
             log.info(
@@ -345,8 +348,8 @@ def make_accelerator() -> Any:
     """Return this process's view of all processes of the run (an `accelerate.Accelerator`).
 
     Raises:
-        UsageError: The launcher asks for sharded weights or states, which no process could
-            validate, save or resume from as a whole.
+        UsageError: The launcher asks for DeepSpeed, whose states no process could save or
+            resume from as a whole.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -355,11 +358,12 @@ def make_accelerator() -> Any:
     # Without a GPU the library joins the processes of `torchrun` only if it is told to use CPUs.
     cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
     # Precision is the loop's own, not that of the user's `accelerate config`.
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
-    kind = accelerator.distributed_type.value
-    if kind in _SHARDING:
+    with sharding.left_to_us():
+        accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
+    if accelerator.distributed_type.value == "DEEPSPEED":
         raise UsageError(
-            f"training does not run under {kind}: it validates and saves whole weights",
-            hint="accelerate launch --config_file configs/accelerate/multi_gpu.yaml",
+            "training does not run under DeepSpeed: it saves whole states",
+            hint="accelerate launch --config_file configs/accelerate/fsdp.yaml, which shards what "
+            "is large, the frozen language model",
         )
     return accelerator

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from whatchanged.errors import CheckpointError
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+from whatchanged.train.sharding import is_shard
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,11 @@ def _mixed(*numbers: int) -> int:
 def save_state(
     folder: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, config: dict[str, Any]
 ) -> Path:
-    """Write a state folder named by its step, atomically, and keep one more: the one before it."""
-    tensors = {f"model.{k}": v.detach().contiguous() for k, v in model.state_dict().items()}
+    """Write a state folder named by its step, atomically, and keep one more: the one before it.
+
+    Shares of a sharded, frozen base are left out: they never change.
+    """
+    tensors = {f"model.{k}": v.detach().contiguous() for k, v in _whole(model).items()}
     for index, state in optimiser.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().contiguous()
@@ -115,9 +119,11 @@ def _identity(config: Any) -> dict[str, Any]:
 
 
 def _restore(model: nn.Module, optimiser: Optimizer, tensors: Any) -> None:
-    model.load_state_dict(
-        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    )
+    saved = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    own, whole = model.state_dict().keys(), _whole(model).keys()
+    if odd := sorted((whole - saved.keys()) | (saved.keys() - own)):
+        raise ValueError(f"{len(odd)} tensors are in one of both only, such as {odd[0]}")
+    model.load_state_dict({k: saved[k] for k in whole}, strict=False)
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
@@ -125,3 +131,8 @@ def _restore(model: nn.Module, optimiser: Optimizer, tensors: Any) -> None:
             states.setdefault(int(index), {})[key] = value
     current = optimiser.state_dict()
     optimiser.load_state_dict({"state": states, "param_groups": current["param_groups"]})
+
+
+def _whole(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that every process has whole."""
+    return {k: v for k, v in model.state_dict().items() if not is_shard(v)}
