@@ -20,6 +20,7 @@ from whatchanged.models.reasoncd.config import ReasonCDConfig
 from whatchanged.models.reasoncd.loss import reasoncd_loss
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.store import load_reasoncd
+from whatchanged.models.reasoncd.vision import ClipSamVision
 from whatchanged.train import sample_task
 from whatchanged.train.config import TrainConfig
 from whatchanged.train.record import read_log
@@ -192,9 +193,36 @@ def test_a_run_leaves_a_model_that_can_be_asked(
     assert load_reasoncd(best).writer.ids.target > 0
 
 
+def test_frozen_eyes_see_every_picture_once(
+    configure: Callable[..., TrainConfig],
+    reasoncd_kit: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three samples of two pairs and one validation pair, over two epochs: six pictures."""
+    seen = []
+    see = ClipSamVision._see_frozen
+    monkeypatch.setattr(
+        ClipSamVision, "_see_frozen", lambda self, p: seen.append(len(p)) or see(self, p)
+    )
+    cache = tmp_path / "cache"
+    config = configure(
+        tmp_path / "run",
+        model=to_mapping(reasoncd_kit.TINY_CLIP_SAM),
+        data={"feature_cache": str(cache)},
+        epochs=2,
+    )
+    train(config)
+    assert sum(seen) == 6 == len(list(cache.glob("frozen-*/*.safetensors")))
+
+
 def test_what_cannot_be_trained_on_is_said(
     configure: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
+    with pytest.raises(UsageError, match="the compact encoder trains"):
+        build(configure(data={"feature_cache": str(tmp_path)}))
+    with pytest.raises(UsageError, match="would find nothing again"):
+        configure(data={"feature_cache": str(tmp_path), "photometric": 0.5})
     with pytest.raises(UsageError, match=r"needs data\.samples"):
         build(configure(data={"samples": None}))
     with pytest.raises(DatasetError, match=r"holds no train\.jsonl"):

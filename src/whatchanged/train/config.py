@@ -61,6 +61,8 @@ class DataConfig:
         masks_root: Folder that holds the mask sets.
         samples: Folder with five-field samples, `train.jsonl` and `val.jsonl`, as
             `whatchanged prepare` writes it (task samples).
+        feature_cache: Folder that keeps what the frozen CLIP and SAM see, some 3 MB a picture
+            for the paper's; None computes it in every epoch (task samples).
         landcover: Folder with class masks of single pictures to composite changes from.
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
@@ -86,6 +88,7 @@ class DataConfig:
     masks: dict[str, MaskKind] = field(default_factory=dict)
     masks_root: str | None = None
     samples: str | None = None
+    feature_cache: str | None = None
     landcover: str | None = None
     tiles: str | None = None
     tiles_captions: str | None = None
@@ -115,6 +118,12 @@ class DataConfig:
             raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
         _in_range("data", self, 0, None, "composites")
+        if self.feature_cache and self.photometric:
+            raise UsageError(
+                "data.feature_cache would find nothing again: data.photometric draws every light "
+                "anew",
+                hint="leave one of them out",
+            )
         if any(times < 0 for times in self.repeat.values()):
             raise UsageError(f"data.repeat is {self.repeat}; visits are counted from 0")
 

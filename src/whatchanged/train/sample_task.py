@@ -27,7 +27,9 @@ from whatchanged.models.reasoncd.loss import reasoncd_loss
 from whatchanged.models.reasoncd.mask_part import WishTable
 from whatchanged.models.reasoncd.prompt import TextSample
 from whatchanged.models.reasoncd.store import save_reasoncd, start_reasoncd
+from whatchanged.models.reasoncd.vision import ClipSamVision
 from whatchanged.train.config import TrainConfig, reasoncd_config
+from whatchanged.train.frozen_features import FrozenFeatures
 from whatchanged.train.loop import Loss
 from whatchanged.train.wish_scores import ask_layers
 from whatchanged.train.wish_task import TrainedReasonCD, load_masks
@@ -57,7 +59,7 @@ class SampleTask:
         config: The run; `start` may name a mask part whose eyes, fusion and decoder begin it.
 
     Raises:
-        UsageError: `data.samples` is not set.
+        UsageError: `data.samples` is not set, or a cache is asked for without frozen eyes.
         DatasetError: Samples are missing or broken, or a question is too long to be asked.
     """
 
@@ -81,6 +83,13 @@ class SampleTask:
         if config.start is not None:
             table = WishTable(self.reasoncd.config.fusion.width)
             load_masks(self.reasoncd, table, weights.require(config.start))
+        if config.data.feature_cache is not None:
+            vision = self.reasoncd.vision
+            if not isinstance(vision, ClipSamVision):
+                raise UsageError(
+                    "data.feature_cache is for the frozen CLIP and SAM; the compact encoder trains"
+                )
+            vision.kept = FrozenFeatures(vision, Path(config.data.feature_cache))
         self.model: nn.Module = TrainedReasonCD(self.reasoncd, decode=True)
         self.texts = [self._text(sample) for sample in self.samples]
 

@@ -7,6 +7,7 @@ themselves, so that whoever calls hands over pixels in [0, 255] of any size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -90,6 +91,10 @@ def fit_square(pictures: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
     return F.pad(pictures, (0, side - fitted[1], 0, side - fitted[0])), fitted
 
 
+KeptFeatures = Callable[[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]]
+"""Pictures and a function that sees them, to image tokens and deep map: from a cache, or by it."""
+
+
 class ClipSamVision(nn.Module):
     """CLIP ViT-L/14, SAM's encoder and ResNet34 (Eq. 5-6, Fig. 7a)."""
 
@@ -128,16 +133,21 @@ class ClipSamVision(nn.Module):
         self.deep_channels = sam.channels
         self.level_channels: tuple[int, ...] = resnet.channels
         self.square = sam.input_size
+        self.kept: KeptFeatures | None = None
+        """Where what CLIP and SAM see is kept; None computes it every time."""
 
     def forward(self, pictures: Tensor) -> tuple[VisionFeatures, tuple[int, int]]:
         """See pictures [B, 3, H, W] in [0, 255]; also returns their size in the square."""
-        scaled = self._scale(pictures)
-        padded, valid = fit_square(scaled, self.square)
+        padded, valid = fit_square(self._scale(pictures), self.square)
         with torch.no_grad():  # both are frozen (design, 10)
-            tokens = self._image_tokens(pictures)
-            deep = self.sam(padded).last_hidden_state
+            see = self._see_frozen
+            tokens, deep = see(pictures) if self.kept is None else self.kept(pictures, see)
         states = self.resnet(padded, output_hidden_states=True).hidden_states
         return VisionFeatures(tokens, deep, tuple(states[-4:])), valid
+
+    def _see_frozen(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        padded, _ = fit_square(self._scale(pictures), self.square)
+        return self._image_tokens(pictures), self.sam(padded).last_hidden_state
 
     def _image_tokens(self, pictures: Tensor) -> Tensor:
         side = self.config.clip.input_size
