@@ -331,3 +331,14 @@ def test_names_are_those_of_the_pairs(make: Callable[..., HiSemTask]) -> None:
     task = make()
     assert len(task) == 11
     assert task.names([0, 10]) == ["levir-half/train_000", "levir-half/train_010"]
+
+
+def test_runs_share_the_features_of_a_frozen_encoder(
+    tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    values = {"data": {"feature_cache": str(tmp_path / "shared")}}
+    for name in ("one", "other"):
+        task = build_task(tiny(tmp_path / name, **values))
+        assert isinstance(task, HiSemTask) and task.cache is not None
+        assert not list((tmp_path / name).glob("features-*"))
+    assert len(list((tmp_path / "shared").glob("features-*"))) == 1

@@ -217,12 +217,17 @@ def test_frozen_eyes_see_every_picture_once(
 
 
 def test_what_cannot_be_trained_on_is_said(
-    configure: Callable[..., TrainConfig], tmp_path: Path
+    configure: Callable[..., TrainConfig], reasoncd_kit: ModuleType, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="the compact encoder trains"):
         build(configure(data={"feature_cache": str(tmp_path)}))
     with pytest.raises(UsageError, match="would find nothing again"):
-        configure(data={"feature_cache": str(tmp_path), "photometric": 0.5})
+        build(
+            configure(
+                model=to_mapping(reasoncd_kit.TINY_CLIP_SAM),
+                data={"feature_cache": str(tmp_path), "photometric": 0.5},
+            )
+        )
     with pytest.raises(UsageError, match=r"needs data\.samples"):
         build(configure(data={"samples": None}))
     with pytest.raises(DatasetError, match=r"holds no train\.jsonl"):

@@ -61,8 +61,9 @@ class DataConfig:
         masks_root: Folder that holds the mask sets.
         samples: Folder with five-field samples, `train.jsonl` and `val.jsonl`, as
             `whatchanged prepare` writes it (task samples).
-        feature_cache: Folder that keeps what the frozen CLIP and SAM see, some 3 MB a picture
-            for the paper's; None computes it in every epoch (task samples).
+        feature_cache: Folder that keeps what frozen encoders see, for any number of runs: the
+            encoder of HiSem (None: the run's own folder), CLIP and SAM of ReasonCD (task
+            samples; some 3 MB a picture for the paper's; None: seen anew in every epoch).
         landcover: Folder with class masks of single pictures to composite changes from.
         tiles: Index of windows that show LEVIR-CC tiles (see `data.levir_cc_tiles`).
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
@@ -118,12 +119,6 @@ class DataConfig:
             raise UsageError("data.tiles, tiles_captions and tiles_pictures come together")
         _in_range("data", self, 0, None, "synthetic", "self_pairs", "min_count", "photometric")
         _in_range("data", self, 0, None, "composites")
-        if self.feature_cache and self.photometric:
-            raise UsageError(
-                "data.feature_cache would find nothing again: data.photometric draws every light "
-                "anew",
-                hint="leave one of them out",
-            )
         if any(times < 0 for times in self.repeat.values()):
             raise UsageError(f"data.repeat is {self.repeat}; visits are counted from 0")
 

@@ -31,7 +31,8 @@ class FeatureCache:
     Args:
         encoder: Frozen encoder.
         data: Pairs and views.
-        folder: Folder that holds the cache; one process at a time builds in it.
+        folder: Folder that holds the caches of any number of runs; one process at a time
+            builds in it.
     """
 
     def __init__(self, encoder: Encoder, data: CaptionData, folder: Path) -> None:
@@ -125,7 +126,8 @@ def _write(path: Path, n: int, encoder: Encoder, batches: Iterator[tuple[Tensor,
 
 
 def _digest(encoder: Encoder, data: CaptionData) -> str:
-    shown = (to_mapping(encoder.config), to_mapping(data.config))
+    views = {k: v for k, v in to_mapping(data.config).items() if k != "feature_cache"}
+    shown = (to_mapping(encoder.config), views)
     digest = hashlib.sha256(repr(shown).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())

@@ -78,8 +78,8 @@ class HiSemTask:
                 "auxiliary and data.zoom need pictures, but a frozen encoder's features are cached",
                 hint="set model.encoder.unfreeze_last, or auxiliary=0 and data.zoom=1",
             )
-        out = Path(config.out)
-        self.cache = FeatureCache(self.hisem.encoder, self.data, out) if frozen else None
+        folder = Path(config.data.feature_cache or config.out)
+        self.cache = FeatureCache(self.hisem.encoder, self.data, folder) if frozen else None
 
     def __len__(self) -> int:
         """Return the number of training pairs, generated ones included."""

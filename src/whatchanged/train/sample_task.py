@@ -59,7 +59,8 @@ class SampleTask:
         config: The run; `start` may name a mask part whose eyes, fusion and decoder begin it.
 
     Raises:
-        UsageError: `data.samples` is not set, or a cache is asked for without frozen eyes.
+        UsageError: `data.samples` is not set, or a cache is asked for without frozen eyes or
+            with lights that are drawn anew.
         DatasetError: Samples are missing or broken, or a question is too long to be asked.
     """
 
@@ -88,6 +89,12 @@ class SampleTask:
             if not isinstance(vision, ClipSamVision):
                 raise UsageError(
                     "data.feature_cache is for the frozen CLIP and SAM; the compact encoder trains"
+                )
+            if config.data.photometric:
+                raise UsageError(
+                    "data.feature_cache would find nothing again: data.photometric draws every "
+                    "light anew",
+                    hint="leave one of them out",
                 )
             vision.kept = FrozenFeatures(vision, Path(config.data.feature_cache))
         self.model: nn.Module = TrainedReasonCD(self.reasoncd, decode=True)
