@@ -112,6 +112,7 @@ def test_models_of_masks_are_evaluated_on_masks(
         "data": Path("data"),
         "split": "val",
         "size": 128,
+        "windows": None,
         "skip_broken": False,
     }
     refused = run("one", "data", "--route", "label")
