@@ -34,12 +34,7 @@ from whatchanged.models import weights
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.train.config import DataConfig
-from whatchanged.train.wish_data import (
-    DrawnWish,
-    PairFacts,
-    ValidationPairs,
-    single_classes,
-)
+from whatchanged.train.wish_data import DrawnWish, PairFacts, ValidationPairs, single_classes
 from whatchanged.train.wish_scores import AskedWish, WishScores, ask_layers, score_wishes
 
 SHOWN = 24
@@ -202,6 +197,8 @@ def main() -> None:
     if arguments.sheet is not None:
         draw_sheet(data, asked, arguments.sheet)
         return
+    print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
+    print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}", flush=True)
     rows: dict[str, MaskRow] = {}
     if arguments.baselines is not None:
         rows |= read_rows(arguments.baselines)
@@ -211,8 +208,6 @@ def main() -> None:
     rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
     print(f"\n## Any change\n\n{mask_tables(rows)}")
     print(f"\n## Classes and directions\n\n{classes}")
-    print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
-    print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}")
 
 
 if __name__ == "__main__":

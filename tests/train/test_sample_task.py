@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from whatchanged.config import apply_mapping, from_mapping, to_mapping
+from whatchanged.config import apply_mapping, to_mapping
 from whatchanged.data.prepared import samples_file
 from whatchanged.data.reason_json import ReasonSample, encode_reason_mask, write_reason_json
 from whatchanged.errors import DatasetError, UsageError
@@ -84,23 +84,19 @@ def write_all(folder: Path, splits: dict[str, list[tuple[str, str, str, Any]]]) 
 
 
 @pytest.fixture(scope="module")
-def configure(prepared: Path, reasoncd_kit: ModuleType) -> Callable[..., TrainConfig]:
+def configure(
+    prepared: Path, tiny_wishes: Callable[..., TrainConfig]
+) -> Callable[..., TrainConfig]:
     """Function that makes the configuration of a small run, values laid over it."""
 
     def make(out: Path | str = "unused", **values: Any) -> TrainConfig:
-        base = {
-            "task": "samples",
-            "out": str(out),
-            "preset": "reasoncd-small",
-            "model": to_mapping(reasoncd_kit.TINY),
-            "data": {"samples": str(prepared), "size": SIZE},
-            "optimiser": {"name": "adamw", "lr": 1e-2},
-            "epochs": 1,
+        own = {
+            "data": {"samples": str(prepared)},
+            "optimiser": {"lr": 1e-2},
             "batch_size": 2,
-            "save_minutes": 1e6,
             "monitor": "f1",
         }
-        return from_mapping(TrainConfig, apply_mapping(base, values))
+        return tiny_wishes("samples", out, **apply_mapping(own, values))
 
     return make
 

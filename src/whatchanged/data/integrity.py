@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from whatchanged.data.known_sets import (
     CAPTIONED,
@@ -19,7 +18,7 @@ from whatchanged.data.known_sets import (
     WHU_CDC,
 )
 from whatchanged.data.levir_cc import captions_files, find_captions_file, list_annotated
-from whatchanged.data.pictures import read_picture
+from whatchanged.data.pictures import picture_size, read_picture
 from whatchanged.data.samples import Colour
 from whatchanged.data.set_files import (
     Present,
@@ -226,9 +225,8 @@ def _fits(root: Path, known: KnownSet) -> bool:
 def _side(path: Path) -> int:
     """Return the width of a picture, 0 for what is none."""
     try:
-        with Image.open(path) as image:
-            return image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return picture_size(path)[0]
+    except DatasetError:
         return 0
 
 

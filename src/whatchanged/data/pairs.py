@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from whatchanged import console
 from whatchanged.answers import Understood
 from whatchanged.data.levir_cc import load_levir_cc
-from whatchanged.data.pictures import UNKNOWN, read_classes
+from whatchanged.data.pictures import UNKNOWN, picture_size, read_classes
 from whatchanged.data.prepared import Faults, Prepared, finished, new_folder, write_record
 from whatchanged.data.reason_json import ReasonSample, write_reason_json
 from whatchanged.data.samples import CaptionSample
@@ -111,13 +110,7 @@ def _wished(
 
 def _shape(sample: CaptionSample) -> tuple[int, int]:
     """Return height and width of both pictures from their headers."""
-    sizes = []
-    for path in (sample.before, sample.after):
-        try:
-            with Image.open(path) as image:
-                sizes.append(image.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
+    sizes = [picture_size(path) for path in (sample.before, sample.after)]
     if sizes[0] != sizes[1]:
         raise DatasetError(
             f"{sample.after} is {sizes[1][0]} x {sizes[1][1]} pixels, its before picture "

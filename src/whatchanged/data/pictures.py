@@ -30,6 +30,8 @@ Array: TypeAlias = NDArray[np.uint8]
 
 UNKNOWN = 255  # mask and class value where nothing is known
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+# What Pillow raises at broken files.
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _MASK_COLOURS = 16  # a coloured mask has fewer, a photograph thousands
 _VERSION = 1  # of the cache's contents: raise it when decoding or resizing changes
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits a band or fewer
@@ -137,16 +139,16 @@ def read_picture(path: Path) -> Array:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a picture, of which only the head is read.
+    """Return width and height of a picture of any format, of which only the head is read.
 
     Raises:
         DatasetError: The file is missing or no picture.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from error
+    except _BROKEN as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
 def read_classes(path: Path, colours: LabelColours | None = None) -> Array:
@@ -214,8 +216,7 @@ def _read(path: Path, mode: str | None) -> Array:
             if (pixels != pixels[..., :1]).any():
                 raise DatasetError(f"{path} is a class map but has several bands")
             return np.ascontiguousarray(pixels[..., 0])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports broken files by all of these.
+    except _BROKEN as error:
         raise DatasetError(
             f"{path} cannot be read: {error}",
             hint=f"readable are {', '.join(FORMATS)} with 8 bits a band",

@@ -71,9 +71,8 @@ def feed_forward(inp: int, hidden: int, out: int) -> nn.Sequential:
 class MultiScaleFusion(nn.Module):
     """Fuse both dates to the one map that the mask is decoded from.
 
-    Half of the hidden units start as differences of the dates. Nothing keeps them so, and
-    the paper says nothing of the start; without it the first thousand steps go into finding
-    out that a change is a difference.
+    Half of the hidden units start as differences of the dates, which is what a change is.
+    Nothing keeps them so, and the paper says nothing of the start.
 
     Args:
         config: What it is made of.
