@@ -115,15 +115,13 @@ def test_any_change_has_wordings(direction: str, at_least: int) -> None:
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", CLASS_WORDS)
-def test_each_class_is_split_about_70_15_15(name: str, direction: str) -> None:
+def test_each_class_is_trained_on_most_and_examined_enough(name: str, direction: str) -> None:
     families = only(name, direction)
     count = Counter[str]()
     for family in families:
         count[family.split] += len(family.wishes)
-    fractions = {split: count[split] / max(1, count.total()) for split in SPLITS}
-    assert 0.6 <= fractions["train"] <= 0.8, fractions
-    assert 0.08 <= fractions["validation"] <= 0.25, fractions
-    assert 0.08 <= fractions["test"] <= 0.25, fractions
+    assert count["train"] >= 0.6 * count.total()
+    assert count["validation"] >= 5 and count["test"] >= 5, count
     kinds = {(family.split, family.kind) for family in families}
     assert kinds == {(split, kind) for split in SPLITS for kind in ("explicit", "implicit")}
 

@@ -253,6 +253,20 @@ def test_one_draw_repeats_no_wish_and_asks_for_any_change_first(pairs: WishPairs
     assert [wish.understood for wish in only] == [ANY]
 
 
+def test_wishes_are_drawn_by_weight(pairs: WishPairs) -> None:
+    place, rng = place_of(pairs, "same"), np.random.default_rng(0)
+    layers, facts = pairs.store.whole(place), pairs.facts[place]
+    weights = {meaning: 9.0 if "water" in meaning.classes else 1.0 for meaning in meanings()}
+    for chosen, least, most in ((None, 0.0, 0.2), (weights, 0.3, 0.7)):
+        drawn = [
+            wish.understood
+            for _ in range(100)
+            for wish in pairs.wishes(layers, facts, 4, 0.5, rng, chosen)[1:]
+        ]
+        assert len(drawn) == 300
+        assert least < np.mean(["water" in u.classes for u in drawn]) < most
+
+
 # Composites and scenes
 
 

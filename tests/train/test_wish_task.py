@@ -196,6 +196,7 @@ def test_answers_follow_what_the_pair_meets(
     make: Callable[..., WishTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wish_task, "_EXPLAINED", 0.5)
+    monkeypatch.setattr(wish_task, "_COMPOSED", 0.0)
     task = make(wishes={"per_pair": 8, "absent": 0.4})
     found = many(task, THERE)  # houses were built: "any" and buildings are met
     met = {u: TARGET in said for _, said, u in found if u is not None}
@@ -234,6 +235,7 @@ def test_wordings_are_those_of_the_training_split(
     make: Callable[..., WishTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wish_task, "_NOISY", 0.0)
+    monkeypatch.setattr(wish_task, "_COMPOSED", 0.0)
     task = make(wishes={"per_pair": 8})
     clean = task.reasoncd.writer
     allowed = {
@@ -242,6 +244,30 @@ def test_wordings_are_those_of_the_training_split(
     }
     for wish, _, understood in many(task, SAME, 8):
         assert allowed[wish.removesuffix(EXPLAIN).strip()] == understood
+
+
+def test_some_wordings_are_composed_where_there_are_names(
+    make: Callable[..., WishTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wish_task, "_NOISY", 0.0)
+    monkeypatch.setattr(wish_task, "_COMPOSED", 1.0)
+    monkeypatch.setattr(wish_task, "_EXPLAINED", 1.0)
+    found = many(make(wishes={"per_pair": 8}), SAME, 8)
+    for _, said, understood in found:
+        assert parse_answer(said) == understood
+        named = understood is not None and understood.classes != ("any",)
+        assert said.startswith('"') == named, said
+    assert len({wish for wish, _, understood in found if understood}) > 40
+
+
+def test_a_meaning_of_many_ideas_is_drawn_more_often(make: Callable[..., WishTask]) -> None:
+    task = make()
+    rare = min(task.weights, key=task.weights.__getitem__)
+    often = max(task.weights, key=task.weights.__getitem__)
+    assert 4 < task.weights[rare] < 8 and task.weights[often] > 24
+    drawn = Counter(u for seed in range(60) for u in batch_of(task, [SAME], seed).understood)
+    ideas = len(task.bank[often]), len(task.bank[rare])
+    assert drawn[often] > drawn[rare] and ideas[0] > 3 * ideas[1]
 
 
 def test_a_batch_is_decided_by_its_generator(make: Callable[..., WishTask]) -> None:

@@ -184,7 +184,13 @@ class WishPairs(ValidationPairs):
         )
 
     def wishes(
-        self, layers: PairLayers, facts: PairFacts, n: int, absent: float, rng: np.random.Generator
+        self,
+        layers: PairLayers,
+        facts: PairFacts,
+        n: int,
+        absent: float,
+        rng: np.random.Generator,
+        weights: Mapping[Understood, float] | None = None,
     ) -> list[DrawnWish]:
         """Draw up to `n` different wishes about a pair, "any" among them where it is known.
 
@@ -194,11 +200,13 @@ class WishPairs(ValidationPairs):
             n: Wishes wanted.
             absent: Share of wishes that the pair does not meet, where it meets others.
             rng: Source of the draws.
+            weights: How often each of `meanings` is drawn beside the others; None draws all
+                alike.
         """
         drawn = _everything(layers, facts)
         wanted = n - len(drawn)
         missing = [rng.random() < absent for _ in range(wanted)]
-        order = rng.permutation(len(self.meanings))
+        order = _order(self.meanings, weights, rng)
         found = self.met_or_not(layers, facts, [self.meanings[i] for i in order])
         met: list[DrawnWish] = []
         unmet: list[DrawnWish] = []
@@ -208,6 +216,19 @@ class WishPairs(ValidationPairs):
                 break
         n_unmet = min(len(unmet), max(sum(missing), wanted - len(met)))
         return [*drawn, *met[: wanted - n_unmet], *unmet[:n_unmet]]
+
+
+def _order(
+    meanings: Sequence[Understood],
+    weights: Mapping[Understood, float] | None,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Draw the places of all meanings, one after the other, by weight."""
+    if weights is None:
+        return [int(i) for i in rng.permutation(len(meanings))]
+    share = np.array([weights[meaning] for meaning in meanings])
+    places = rng.choice(len(share), len(share), replace=False, p=share / share.sum())
+    return [int(i) for i in places]
 
 
 def _everything(layers: PairLayers, facts: PairFacts) -> list[DrawnWish]:

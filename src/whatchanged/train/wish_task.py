@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from whatchanged.answers import Understood, ask_to_explain, format_absent, format_answer
 from whatchanged.data.augment import photometric
+from whatchanged.data.wish_phrases import can_compose, compose_wish
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
@@ -28,7 +29,9 @@ from whatchanged.train.loop import Loss
 from whatchanged.train.wish_data import DrawnWish, WishPairs
 from whatchanged.train.wish_scores import score_wishes
 
-_OFF_SUBJECT = 0.1  # share of wishes that no pair can meet
+_OFF_SUBJECT = 0.12  # share of wishes that no pair can meet
+_COMPOSED = 0.4  # share of wishes that are composed of names and phrases, where they can be
+_FEW = 4.0  # families added to each meaning's own, so that the rarely worded is drawn as well
 _EXPLAINED = 0.2  # share of wishes that ask for a reason
 _NOISY = 0.3  # share of wordings that are written a little differently
 
@@ -90,6 +93,8 @@ class WishTask:
         self.table.requires_grad_(False)
         self.model: nn.Module = TrainedReasonCD(self.reasoncd, decode=wanted.decode)
         self.bank = _by_meaning(load_wishes("train"))
+        # Every idea is met about as often as every other, however many a meaning has.
+        self.weights = {m: _FEW + len(self.bank[m]) for m in self.data.meanings}
 
     def __len__(self) -> int:
         """Return the pairs of an epoch."""
@@ -116,7 +121,9 @@ class WishTask:
             before.append(layers.before)
             after.append(layers.after)
             group = []
-            drawn = self.data.wishes(layers, facts, wanted.per_pair, wanted.absent, rng)
+            drawn = self.data.wishes(
+                layers, facts, wanted.per_pair, wanted.absent, rng, self.weights
+            )
             nothing = np.zeros_like(layers.mask)
             for wish in drawn:
                 off = rng.random() < _OFF_SUBJECT
@@ -137,9 +144,13 @@ class WishTask:
 
     def _word(self, drawn: DrawnWish | None, rng: Rng) -> TextSample:
         """Choose words for a wish and write its prompt and answer."""
-        families = self.bank[drawn.understood if drawn else None]
-        family = families[int(rng.integers(len(families)))]
-        wish = family[int(rng.integers(len(family)))]
+        meaning = drawn.understood if drawn else None
+        if meaning is not None and can_compose(meaning) and rng.random() < _COMPOSED:
+            wish = compose_wish(meaning, rng)
+        else:
+            families = self.bank[meaning]
+            family = families[int(rng.integers(len(families)))]
+            wish = family[int(rng.integers(len(family)))]
         text = vary(wish.text, rng) if rng.random() < _NOISY else wish.text
         explained = bool(rng.random() < _EXPLAINED)
         return self.reasoncd.writer.sample(
