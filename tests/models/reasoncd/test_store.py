@@ -44,7 +44,7 @@ def test_a_saved_model_answers_the_same(
 
 
 def test_the_base_stays_where_it_is(kit: SimpleNamespace, tmp_path: Path) -> None:
-    """With a language model that has a place of its own, the folder holds no row of it."""
+    """With a language model that has a place of its own, the folder holds nothing of it."""
     torch.manual_seed(5)
     build_base(kit.tiny.language).save_pretrained(tmp_path / "base")
     kit.byte_tokenizer().save_pretrained(tmp_path / "base")
@@ -55,6 +55,7 @@ def test_the_base_stays_where_it_is(kit: SimpleNamespace, tmp_path: Path) -> Non
     inside = [name for name in stored.tensors if name.startswith("language.llm.")]
     assert inside and all(".lora_" in name for name in inside)
     assert {"language.rows", "project.weight"} <= stored.tensors.keys()
+    assert "tokenizer" not in stored.extras
     assert answer(load_reasoncd(tmp_path / "m"), kit)[0] == answer(model, kit)[0]
 
 

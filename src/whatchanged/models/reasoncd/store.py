@@ -44,8 +44,8 @@ def save_reasoncd(
 ) -> None:
     """Write adapters, new rows, projection, fusion, prompt MLP and decoder as one folder.
 
-    Frozen parts that their start weights hold unchanged are left out; the tokenizer is kept,
-    so that ids stay those of the training.
+    Frozen parts that their start weights hold unchanged are left out, and so is the tokenizer
+    where it comes with the language model.
 
     Raises:
         CheckpointError: The adapters were merged, or as `save_checkpoint`.
@@ -61,12 +61,15 @@ def save_reasoncd(
         for name, tensor in model.state_dict().items()
         if not _is_elsewhere(name, elsewhere)
     }
+    extras = {}
+    if model.config.language.start is None:
+        extras["tokenizer"] = json.loads(model.writer.tokenizer.backend_tokenizer.to_str())
     save_checkpoint(
         folder,
         family=FAMILY,
         config={"preset": preset, **to_mapping(model.config)},
         tensors=tensors,
-        extras={"tokenizer": json.loads(model.writer.tokenizer.backend_tokenizer.to_str())},
+        extras=extras,
         half=half,
         card=card,
     )
@@ -84,8 +87,10 @@ def load_reasoncd(folder: str | Path) -> ReasonCD:
         raise CheckpointError(f"{folder} is a {checkpoint.family}, not a {FAMILY}")
     values = {key: value for key, value in checkpoint.config.items() if key != "preset"}
     config = from_mapping(ReasonCDConfig, values, f"{folder}/config.json")
-    base, _ = _open_language(config)
-    model = ReasonCD(config, base, _read_tokenizer(checkpoint.extras, folder))
+    base, tokenizer = _open_language(config)
+    if tokenizer is None:
+        tokenizer = _read_tokenizer(checkpoint.extras, folder)
+    model = ReasonCD(config, base, tokenizer)
     _start_vision(model, trained=False)
     own = model.state_dict()
     elsewhere = _elsewhere(model)
