@@ -23,6 +23,7 @@ from whatchanged.ask_pair import (
     read_pair,
     see_windows,
 )
+from whatchanged.ask_windows import plan_windows
 from whatchanged.errors import (
     CheckpointError,
     InputError,
@@ -32,6 +33,7 @@ from whatchanged.errors import (
 from whatchanged.models import weights
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
 from whatchanged.models.reasoncd.model import ReasonCD
+from whatchanged.models.reasoncd.vision import ClipSamVision
 
 SIDE = 64
 
@@ -117,6 +119,18 @@ def test_a_reason_is_asked_for_after_the_wish(tiny: AskModel) -> None:
     wishes = ["new houses", "lost trees"]
     assert tiny.asked(wishes, explain=False) == wishes
     assert tiny.asked(wishes, explain=True) == [f"{wish} {EXPLAIN}" for wish in wishes]
+
+
+def test_the_request_for_a_reason_counts_against_no_limit(tiny: AskModel) -> None:
+    def fits(wish: str) -> bool:
+        try:
+            return bool(tiny.asked([wish], explain=False))
+        except UsageError:
+            return False
+
+    longest = [wish for n in range(1, 30) if fits(wish := "houses " * n)][-1]
+    assert not fits(f"{longest} {EXPLAIN[:-1]}")
+    assert tiny.asked([longest], explain=True) == [f"{longest} {EXPLAIN}"]
 
 
 def test_a_missing_language_base_is_named(
@@ -208,6 +222,64 @@ def test_a_gap_is_the_same_grey_in_both_dates(
                 assert (window[~valid] == 127).all()
                 cut = pair.plan.cut(picture, (top, left))
                 assert (window[valid] == cut[valid]).all()
+
+
+def test_large_windows_are_reduced_ahead_and_seen_the_same(
+    tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = read_pair(*files, SIDE)
+    assert max(pair.plan.height, pair.plan.width) > SIDE
+    today = list(see_windows(tiny, pair))
+    given: list[torch.Tensor] = []
+    see = ReasonCD.see
+
+    def recorded(self: ReasonCD, before: torch.Tensor, after: torch.Tensor) -> Any:
+        given.extend([before, after])
+        return see(self, before, after)
+
+    monkeypatch.setattr(ReasonCD, "see", recorded)
+    monkeypatch.setattr(ask_pair, "_LARGE", pair.plan.height * pair.plan.width - 1)
+    reduced = list(see_windows(tiny, pair))
+    assert len(reduced) == n_parts(pair)
+    assert all(max(stack.shape[-2:]) == SIDE for stack in given)
+    for name in ("before", "after"):
+        old, new = ([getattr(w.encoded.features, name) for w in seen] for seen in (today, reduced))
+        for field in ("tokens", "deep"):
+            torch.testing.assert_close(
+                torch.cat([getattr(f, field) for f in new]),
+                torch.cat([getattr(f, field) for f in old]),
+                atol=1e-4,
+                rtol=1e-4,
+            )
+    for windows in reduced:
+        assert windows.encoded.features.size == (pair.plan.height, pair.plan.width)
+        assert windows.encoded.features.valid == today[0].encoded.features.valid
+    old, new = (
+        tiny.reasoncd.ask(seen[0].encoded, ["new houses"], [0], force_target=True)[0]
+        for seen in (today, reduced)
+    )
+    assert new.answer == old.answer
+    torch.testing.assert_close(new.probability, old.probability, atol=1e-4, rtol=1e-4)
+
+
+def test_eyes_that_see_more_than_the_square_get_windows_as_they_are(
+    tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIP reduces the whole window by itself: a reduced one would look different to it."""
+    pair = read_pair(*files, SIDE)
+    monkeypatch.setattr(ask_pair, "_LARGE", 1)
+    assert ask_pair._side_of(tiny, pair.plan) == SIDE
+    monkeypatch.setattr(ask_pair, "CompactVision", ClipSamVision)
+    assert ask_pair._side_of(tiny, pair.plan) is None
+
+
+def test_the_larger_windows_are_the_fewer_are_stacked() -> None:
+    def n(height: int, width: int, gsd_m: float) -> int:
+        return ask_pair._n_together(plan_windows(height, width, gsd_m, 256))
+
+    assert n(1024, 1024, 0.5) == 4
+    assert n(8192, 8192, 0.075) == 1
+    assert n(1500, 1500, 0.2) == 1
 
 
 def test_windows_together_are_the_same_as_alone(

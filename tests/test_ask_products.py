@@ -192,11 +192,28 @@ def test_the_report_shows_pictures_answer_fields_and_places(asked: Any, tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 3  # before, after, after with the mask
     text = html.unescape(re.sub(r"<[^>]+>", "|", page[page.index("<body>") :]))
+    assert "made from" not in text
     for expected in (
         *("before.tif / after.tif", "“new houses”", "It's buildings that appeared."),
         *("understood as", "building", "appeared", "150 m²", "0.80", "mask.tif"),
     ):
         assert expected in text, expected
+
+
+def test_what_was_there_before_is_in_every_product(
+    asked: Any, scripted: Script, tmp_path: Path
+) -> None:
+    made = "It's buildings made from trees and water: <CHG>."
+    scripted(lambda *window: (made, houses(*window)[1]))
+    asked("woods turned into houses")
+    out = tmp_path / "out"
+    text = html.unescape(re.sub(r"<[^>]+>", "|", (out / "report.html").read_text()))
+    assert "made from" in text and "tree, water" in text
+    assert record_of(out)["wishes"][0]["former"] == ["tree", "water"]
+    meta, _, _, columns = pyogrio.raw.read(out / "changes.gpkg")
+    assert dict(zip(meta["fields"], columns, strict=True))["former"] == ["tree, water"]
+    (feature,) = json.loads((out / "changes.geojson").read_text())["features"]
+    assert feature["properties"]["former"] == ["tree", "water"]
 
 
 def test_a_report_of_nothing_found_shows_both_dates(asked: Any, tmp_path: Path) -> None:
@@ -274,9 +291,129 @@ def test_a_run_that_breaks_off_has_no_record(
     monkeypatch.setattr(ask_products, "write_geopackage", broken)
     with pytest.raises(UsageError, match="No space left"):
         asked("new houses")
-    left = names(tmp_path / "out")
-    assert "run.json" not in left and "report.html" not in left
-    assert not [name for name in left if ".part" in name]
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left"), KeyError("x"), KeyboardInterrupt()]
+)
+def test_a_wish_whose_products_fail_leaves_none_and_earlier_ones_whole(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    write = ask_products.write_geopackage
+
+    def broken(path: Path, *arguments: Any) -> None:
+        if "02" in path.parent.name:
+            raise error
+        write(path, *arguments)
+
+    monkeypatch.setattr(ask_products, "write_geopackage", broken)
+    with pytest.raises((UsageError, KeyError, KeyboardInterrupt)):
+        asked("new houses", "new roads")
+    out = tmp_path / "out"
+    assert names(out) == ["01-new-houses", "unfinished.json"]
+    assert names(out / "01-new-houses") == PRODUCTS
+
+
+def test_a_broken_off_run_can_be_replaced(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was killed: nothing had a chance to clean up behind it."""
+    asked("new things")
+    out = tmp_path / "out"
+    write = ask_products.write_bytes
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "run.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ask_products, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            asked("new houses", "new roads")
+    assert names(out) == ["01-new-houses", "02-new-roads", "report.html", "unfinished.json"]
+    (out / "02-new-roads" / "changes.part.gpkg").write_text("half")
+    asked("felled trees")
+    assert names(out) == ["answer.txt", "report.html", "run.json"]
+
+
+def test_a_run_killed_while_it_clears_can_be_replaced(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked("new houses", "new roads")
+    out = tmp_path / "out"
+
+    def killed(out: Path, names: Any) -> None:
+        (out / "run.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ask_products, "_clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            asked("felled trees")
+    asked("felled trees")
+    assert names(out) == ["answer.txt", "report.html", "run.json"]
+
+
+@pytest.mark.parametrize("name", ["mask.tif", "mask.png", "report.html", "run.json", "answer.txt"])
+def test_a_file_that_is_not_ours_is_never_replaced(asked: Any, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"has a file {name}") as caught:
+        asked("new houses")
+    assert "another --out" in caught.value.hint
+    assert names(out) == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_a_file_in_the_folder_of_a_wish_is_not_replaced_either(asked: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "02-new-roads" / "mask.tif"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match=r"02-new-roads/mask\.tif"):
+        asked("new houses", "new roads")
+    assert names(tmp_path / "out") == ["02-new-roads"]
+    (result,) = asked("new houses")
+    with AskWriter(tmp_path / "chat", None) as writer:
+        writer.add(result)
+        mine = tmp_path / "chat" / "02-new-houses" / "mask.tif"
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        with pytest.raises(UsageError, match="02-new-houses"):
+            writer.add(result)
+    assert names(tmp_path / "chat") == ["01-new-houses", "02-new-houses", "report.html", "run.json"]
+    assert mine.read_text() == "mine"
+
+
+def test_folders_that_only_look_like_ours_stay(asked: Any, tmp_path: Path) -> None:
+    asked("new houses", "new roads")
+    mine = tmp_path / "out" / "2019-05-12" / "mask.tif"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    asked("new houses")
+    assert mine.read_text() == "mine"
+    assert names(tmp_path / "out") == sorted([*WHOLE, "2019-05-12"])
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["../mask.tif", "/mask.tif", "01-a/../../mask.tif", "notes.txt", "01-a/b/mask.tif", "", 7],
+)
+def test_a_record_cannot_point_at_other_files(tmp_path: Path, listed: Any) -> None:
+    record = {"whatchanged": "1", "wishes": [{"files": ["mask.tif", listed]}]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    ours = ask_products._listed_files(tmp_path / "run.json")
+    assert ours <= {"run.json", "report.html", "mask.tif"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"wishes": 3}', '{"pairs": []}', "[" * 99_999])
+def test_a_record_that_is_not_ours_accounts_for_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    assert ask_products._listed_files(tmp_path / "run.json") == frozenset()
+    with pytest.raises(UsageError, match=r"run\.json"):
+        AskWriter(tmp_path, None)
 
 
 def test_a_folder_that_cannot_be_made_is_said_first(asked: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatchanged.answers import TARGET, Understood, format_absent, format_answer, parse_answer
-from whatchanged.ask_text import answer_text
+from whatchanged.ask_text import answer_text, understood_text
 
 WHY = "New roofs stand on former fields, so more people can live here."
 STATED = Understood(("building",), "appeared")
@@ -43,6 +43,26 @@ STATED = Understood(("building",), "appeared")
 def test_answers_lose_their_token(answer: str, short: str, long: str) -> None:
     assert answer_text(answer, explain=False) == short
     assert answer_text(answer, explain=True) == long
+
+
+def test_an_answer_without_a_mask_does_not_speak_of_one() -> None:
+    assert answer_text("It's <CHG>.", explain=False, marked=False).startswith("It's not marked")
+    assert answer_text(TARGET, explain=False, marked=False).startswith("It's not marked")
+    stated = "It's buildings that appeared"
+    assert answer_text(f"{stated}: <CHG>.", explain=False, marked=False) == f"{stated}."
+
+
+@pytest.mark.parametrize(
+    ("understood", "text"),
+    [
+        (STATED, "buildings that appeared"),
+        (Understood(("road",), "appeared", ("tree", "water")), "roads made from trees and water"),
+        (Understood(("any",), "either"), "anything that changed"),
+        (None, "something that is not stated"),
+    ],
+)
+def test_what_was_understood_in_words(understood: Understood | None, text: str) -> None:
+    assert understood_text(understood) == text
 
 
 @given(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatchanged.ask_windows import Blend, WindowPlan, plan_windows
+from whatchanged.ask_windows import Blend, WindowPlan, _ramp, plan_windows
 
 SIDE = 256
 
@@ -94,18 +94,14 @@ def test_a_map_cut_into_windows_is_put_together_again(height: int, width: int) -
     assert len(plan.corners) > 1
     rows, columns = np.mgrid[:height, :width]
     smooth = (0.5 + 0.5 * np.sin(rows / 90) * np.cos(columns / 70)).astype(np.float32)
-    blend = Blend(plan)
-    for corner in plan.corners:
-        blend.add(corner, plan.cut(smooth, corner))
-    np.testing.assert_allclose(blend.result(), smooth, atol=1e-5)
+    joined = Blend(plan).join([(corner, plan.cut(smooth, corner)) for corner in plan.corners])
+    np.testing.assert_allclose(joined, smooth, atol=1e-5)
 
 
 def test_windows_that_disagree_leave_no_seam() -> None:
     plan = plan_windows(512, 1400, None, SIDE)
-    blend = Blend(plan)
-    for corner in plan.corners:
-        blend.add(corner, np.full((plan.height, plan.width), float(corner[1] == 0), np.float32))
-    joined = blend.result()
+    ones = np.ones((plan.height, plan.width), np.float32)
+    joined = Blend(plan).join([(c, ones if c[1] == 0 else None) for c in plan.corners])
     assert joined.min() >= 0 and joined.max() <= 1
     assert (joined[:, :100] == 1).all()
     assert (joined[:, -100:] == 0).all()
@@ -114,11 +110,29 @@ def test_windows_that_disagree_leave_no_seam() -> None:
 
 def test_where_no_window_was_seen_there_is_nothing() -> None:
     plan = plan_windows(512, 1400, None, SIDE)
-    blend = Blend(plan)
-    blend.add(plan.corners[0], np.ones((plan.height, plan.width), np.float32))
-    joined = blend.result()
+    ones = np.ones((plan.height, plan.width), np.float32)
+    joined = Blend(plan).join([(plan.corners[0], ones)])
     np.testing.assert_allclose(joined[:, : plan.width], 1, atol=1e-5)
     assert (joined[:, plan.width :] == 0).all()
+
+
+def test_one_blend_joins_the_maps_of_any_number_of_wishes() -> None:
+    """To the last bit as with sums and weights of its own for every wish."""
+    plan = plan_windows(700, 900, None, SIDE)
+    rng = np.random.default_rng(0)
+    shape = plan.height, plan.width
+    maps = [
+        (c, rng.random(shape, np.float32) if i % 3 else None) for i, c in enumerate(plan.corners)
+    ]
+    blend = Blend(plan)
+    of_window = np.outer(_ramp(plan.height), _ramp(plan.width))
+    for some in (maps, maps, maps[1:3], maps[::2], maps):
+        total, weight = np.zeros(plan.source, np.float32), np.zeros(plan.source, np.float32)
+        for corner, probability in some:
+            plan.cut(total, corner)[...] += (0 if probability is None else probability) * of_window
+            plan.cut(weight, corner)[...] += of_window
+        expected = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+        np.testing.assert_array_equal(blend.join(some), expected.clip(0, 1))
 
 
 def test_windows_begin_with_rows_and_columns_and_may_have_channels() -> None:

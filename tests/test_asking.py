@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,22 @@ import whatchanged
 from whatchanged import ask_answer, asking
 from whatchanged.answers import EXPLAIN
 from whatchanged.ask_pair import AskModel, see_windows
+from whatchanged.ask_windows import plan_windows
 from whatchanged.asking import ask, ask_many, load_ask_model, open_session
 from whatchanged.errors import InputError, PairMismatchError, UsageError
+from whatchanged.geo.vector import storable
 
 Script = Callable[[Callable[..., Any]], list[int]]
 Picture = NDArray[np.uint8]
 CONTRACT = [
     *("before", "after", "wish", "found", "answer", "target", "direction"),
     *("changed_fraction", "area_m2", "n_polygons", "mask", "model", "warnings"),
+    "former",
 ]
 HOUSES = "It's buildings that appeared: <CHG>."
+ROADS = "It's roads that appeared: <CHG>."
+NO_HOUSES = "There are no buildings that appeared between these images."
+OFF_SUBJECT = "This is not a change that can be seen from above."
 NO_TREES = "There are no trees that disappeared between these images."
 BOXES = ((3, 5, 23, 35), (60, 100, 90, 140), (70, 7, 95, 12))  # top, left, bottom, right
 
@@ -152,11 +159,10 @@ def test_what_is_not_there_has_no_mask(
 def test_a_wish_off_the_subject_is_answered_honestly(
     model: Path, files: tuple[Path, Path], scripted: Script
 ) -> None:
-    text = "This is not a change that can be seen from above."
-    scripted(lambda wish, before, after: (text, None))
+    scripted(lambda wish, before, after: (OFF_SUBJECT, None))
     result = ask(*files, "who won the match?", model=model)
     assert (result.found, result.target, result.direction) == (False, [], None)
-    assert result.answer == text
+    assert result.answer == OFF_SUBJECT
 
 
 def test_a_forced_mask_is_said_to_be_forced(
@@ -193,11 +199,50 @@ def test_the_threshold_decides_what_is_in_the_mask(
     scripted(difference)
     assert ask(*files, "new houses", model=model, threshold=0.89).mask.any()
     result = ask(*files, "new houses", model=model, threshold=0.95)
-    assert not result.found and not result.has_mask  # a mask without a place is a refusal
+    assert not result.found and not result.has_mask
     assert not result.mask.any()
-    assert result.answer == "There are no buildings that appeared between these images."
+    assert result.answer == "It's buildings that appeared."  # the model did see some
     assert (result.target, result.direction) == (["building"], "appeared")
-    assert any("0.95" in warning for warning in result.warnings)
+    assert result.warnings == ("nothing is marked: no place reaches the probability 0.95",)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+def test_a_mask_without_a_place_is_a_refusal(
+    model: Path, files: tuple[Path, Path], scripted: Script, threshold: float
+) -> None:
+    scripted(lambda wish, before, after: (HOUSES, np.full(before.shape[1:], 0.2, np.float32)))
+    result = ask(*files, "new houses", model=model, threshold=threshold)
+    assert not result.found and not result.has_mask
+    assert result.answer == "There are no buildings that appeared between these images."
+    (warning,) = result.warnings
+    assert warning == f"nothing is marked: no place reaches the probability {threshold:g}"
+
+
+@pytest.mark.parametrize("said", [HOUSES, "It's <CHG>."])
+def test_what_is_too_small_to_be_marked_is_not_denied(
+    model: Path, files: tuple[Path, Path], scripted: Script, said: str
+) -> None:
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        probability = np.zeros(before.shape[1:], np.float32)
+        probability[10:12, 10:13] = 0.9
+        return said, probability
+
+    scripted(script)
+    result = ask(*files, "new houses", model=model)
+    assert not result.found and not result.has_mask and not result.mask.any()
+    assert result.answer.startswith("It's buildings" if said == HOUSES else "It's not marked")
+    (warning,) = result.warnings
+    assert "only patches of fewer than 8 pixels reach the probability 0.5" in warning
+
+
+def test_the_former_class_is_told(model: Path, files: tuple[Path, Path], scripted: Script) -> None:
+    made = "It's buildings made from low vegetation: <CHG>."
+    scripted(lambda *window: (made, difference(*window)[1]))
+    result = ask(*files, "farmland turned into buildings", model=model)
+    assert result.former == result.to_json()["former"] == ["low vegetation"]
+    assert all(polygon.former == ("low vegetation",) for polygon in result.polygons)
+    scripted(difference)
+    assert ask(*files, "new houses", model=model).to_json()["former"] == []
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -1, float("nan")])
@@ -252,16 +297,141 @@ def test_one_window_that_finds_is_enough_and_the_most_change_speaks(
     def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
         _, probability = difference(wish, before, after)
         if probability is None:
-            return NO_TREES, None
-        many = (after == 200).any()
-        return (HOUSES if many else "It's roads that appeared: <CHG>."), probability
+            return NO_HOUSES, None
+        why = "Here is much." if (after == 200).any() else "Here is little."
+        return f"{why} {HOUSES}", probability
 
     scripted(script)
-    result = ask(*large, "new things", model=model)
+    result = ask(*large, "new things", model=model, explain=True)
     assert result.found
-    assert result.target == ["building"]
+    assert result.answer == "Here is much. It's buildings that appeared."
     assert result.mask.sum() == 900 + 100
     assert result.n_polygons == 2
+    assert result.warnings == ()
+
+
+def corners(grey: Picture) -> tuple[bool, bool]:
+    """Whether a window of `large` holds what changed much, and what changed little."""
+    return bool((grey == 200).any()), bool((grey == 120).any())
+
+
+@pytest.mark.parametrize(("wish", "n_pixels"), [("new things", 900), ("new roads", 100)])
+def test_only_windows_that_understood_the_same_make_the_mask(
+    model: Path, large: tuple[Path, Path], scripted: Script, wish: str, n_pixels: int
+) -> None:
+    """What most pointing windows share counts; of as many, what has the most change."""
+
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        much, little = corners(after)
+        if much:
+            return HOUSES, difference("", before, after)[1]
+        if little:
+            return ROADS, difference("", before, after)[1]
+        if "roads" in wish:  # points too, at what is not probable
+            return ROADS, np.zeros(before.shape[1:], np.float32)
+        return NO_HOUSES, None
+
+    scripted(script)
+    result = ask(*large, wish, model=model)
+    n_windows = len(open_session(*large, model=model).pair.plan.corners)
+    assert result.found
+    assert result.mask.sum() == n_pixels
+    assert result.target == (["building"] if n_pixels == 900 else ["road"])
+    (warning,) = result.warnings
+    other = "roads" if n_pixels == 900 else "buildings"
+    assert warning == (
+        f"in 1 of {n_windows} windows the wish was understood otherwise: "
+        f"as {other} that appeared in 1; these are left out"
+    )
+
+
+def test_a_window_that_understood_nothing_is_told_too(
+    model: Path, large: tuple[Path, Path], scripted: Script
+) -> None:
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        much, little = corners(after)
+        if much:
+            return HOUSES, difference("", before, after)[1]
+        return (OFF_SUBJECT if little else NO_HOUSES), None
+
+    scripted(script)
+    (warning,) = ask(*large, "new things", model=model).warnings
+    assert "as something that is not stated in 1" in warning
+
+
+def test_what_was_forced_stays_out_where_a_window_points_by_itself(
+    model: Path, large: tuple[Path, Path], scripted: Script
+) -> None:
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        much, _ = corners(after)
+        return (HOUSES, difference("", before, after)[1]) if much else (NO_HOUSES, None)
+
+    scripted(script)
+    result = ask(*large, "new houses", model=model, force_target=True)
+    assert result.found and not result.forced
+    assert result.mask.sum() == 900
+    assert result.warnings == ()
+    scripted(lambda *window: (NO_HOUSES, None))
+    result = ask(*large, "new houses", model=model, force_target=True)
+    assert result.forced and result.mask.all()
+
+
+def test_the_larger_windows_are_the_fewer_masks_are_drawn_at_once() -> None:
+    def n(size: int, gsd_m: float) -> int:
+        return ask_answer._n_rows(plan_windows(size, size, gsd_m, 256))
+
+    assert n(256, 1.0) == 32
+    assert n(8192, 0.075) == 1
+    assert n(2000, 0.1) == 4
+
+
+def test_masks_are_drawn_a_few_at_a_time(
+    model: Path, large: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = scripted(difference)
+    together = ask_many(*large, ["new houses", "new roads"], model=model)
+    assert max(calls) > 1
+    calls.clear()
+    monkeypatch.setattr(ask_answer, "_DRAWN", 1)
+    alone = ask_many(*large, ["new houses", "new roads"], model=model)
+    assert set(calls) == {1}
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_maps_of_a_wish_are_released_before_the_next_is_put_together(
+    model: Path, large: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only windows with something in them hold a map, and only until their wish is done."""
+    alive: list[weakref.ref[Any]] = []
+    n_alive: list[int] = []
+    said, join = ask_answer._said, ask_answer.Blend.join
+
+    def remembered(*arguments: Any) -> Any:
+        one = said(*arguments)
+        if one.probability is not None:
+            alive.append(weakref.ref(one.probability))
+        return one
+
+    def counted(self: Any, maps: Any) -> Any:
+        n_alive.append(sum(ref() is not None for ref in alive))
+        return join(self, maps)
+
+    monkeypatch.setattr(ask_answer, "_said", remembered)
+    monkeypatch.setattr(ask_answer.Blend, "join", counted)
+    scripted(difference)
+    ask_many(*large, ["new houses", "felled trees", "new roads"], model=model)
+    assert n_alive == [4, 2, 2]
+
+
+@pytest.mark.parametrize("wish", ["new \udcff houses", "new\0 houses"])
+def test_a_wish_that_is_no_text_is_kept_as_text(
+    model: Path, files: tuple[Path, Path], scripted: Script, wish: str
+) -> None:
+    scripted(difference)
+    result = ask(*files, wish, model=model)
+    assert result.wish == result.polygons[0].wish == storable(wish) != wish
+    result.wish.encode()
 
 
 def test_where_no_window_finds_the_most_frequent_answer_speaks(

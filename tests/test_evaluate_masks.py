@@ -18,6 +18,7 @@ from PIL import Image
 from whatchanged import evaluate_masks as module
 from whatchanged.config import to_mapping
 from whatchanged.data.asked_pairs import ANY_WISH, open_pairs
+from whatchanged.data.prepared import write_record, write_splits
 from whatchanged.data.reason_json import ReasonSample, encode_reason_mask, write_reason_json
 from whatchanged.errors import CheckpointError, DatasetError, UsageError
 from whatchanged.evaluate_masks import (
@@ -186,6 +187,45 @@ def test_five_field_samples_are_asked_their_own_questions(whole: Path, tmp_path:
     _, draw = open_drawer(whole)
     assert [m.shape for m in draw(before, after, ["a", "b"])] == [(SIZE, SIZE)] * 2
     assert "each asked for its own wish" in as_text(report)
+
+
+def test_pairs_of_one_file_name_stay_apart(tmp_path: Path, fake: Any) -> None:
+    """Two folders with before.png are two pairs, for pairs.csv and for the bootstrap."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:8] = 1
+    samples = []
+    for folder in (tmp_path / "p1", tmp_path / "p2"):
+        folder.mkdir()
+        write_samples(folder, {"mask.png": ("new houses", mask)})
+        samples.append(
+            ReasonSample(
+                folder / "a.png", folder / "b.png", folder / "mask.png", "new houses", "It's <CHG>."
+            )
+        )
+    write_reason_json(tmp_path / "all.json", samples)
+    right = [mask == 1, mask == 9]  # the first pair is drawn, the second is not
+    fake(lambda before, after, wishes: [right.pop(0)])
+    report = evaluate_masks(["model"], tmp_path / "all.json", size=SIZE)
+    (evaluation,) = report.evaluations
+    assert [m.pair for m in evaluation.masks] == ["p1/a.png", "p2/a.png"]
+    assert to_json(report)["runs"][0]["interval"]["f1"] == (0, 100)
+
+
+def test_the_report_names_set_recipe_and_list(tmp_path: Path, pairs: Path, fake: Any) -> None:
+    write_samples(tmp_path, {"m.png": ("changed buildings", np.ones((SIZE, SIZE), np.uint8))})
+    (tmp_path / "samples.json").rename(tmp_path / "test.json")
+    sums = write_splits(tmp_path, "blocks-1", {"test": ["a"]})
+    write_record(tmp_path, "bcdd", {"recipe": "blocks-1"}, sha256=sums)
+    fake(bright)
+    report = evaluate_masks(["model"], tmp_path, size=SIZE)
+    plain = to_json(report)
+    told = [plain[key] for key in ("data", "set", "recipe", "split_sha256")]
+    assert told == ["test", "bcdd", "blocks-1", sums["test"]]
+    line = f"set bcdd, recipe blocks-1, list of the split has sha256 {sums['test']}"
+    assert line in as_text(report).splitlines()
+    bare = evaluate_masks(["model"], pairs, size=SIZE)
+    assert to_json(bare)["recipe"] is to_json(bare)["split_sha256"] is None
+    assert "set captioned" in as_text(bare).splitlines()
 
 
 def test_a_mask_part_has_no_words(part: Path, tmp_path: Path) -> None:

@@ -151,6 +151,20 @@ def test_parts_without_pairs_keep_their_keys(tmp_path: Path) -> None:
     assert "no changed training pairs" in score_table(scored)
 
 
+def test_one_pair_has_no_cider(tmp_path: Path) -> None:
+    images = [entry("train", 0, TRAIN[0]), entry("test", 0, TEST[0])]
+    path, said = tmp_path / "references.json", tmp_path / "said.json"
+    path.write_text(json.dumps({"images": images}), encoding="utf-8")
+    said.write_text(json.dumps({"test_0.png": TEST[0][0]}), encoding="utf-8")
+    scored = score_file(said, path)
+    record = scored.to_json()
+    for part in (record, record["changed"], record["floors"][CONSTANT]):
+        assert part["cider_d"] is part["s_m"] is None
+        assert part["meteor"] is not None
+    rows = [line.split() for line in score_table(scored).splitlines()]
+    assert [row[-2:] for row in rows if row[:1] == ["predictions"]] == [["-", "-"]] * 3
+
+
 def test_the_table_says_how_it_was_scored(references: Path, say: Any) -> None:
     text = score_table(score_file(say(), references, ruler=Ruler("ids", "train")))
     assert "protocol ids, vocabulary of the training split" in text

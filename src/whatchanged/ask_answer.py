@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whatchanged.answers import Direction, format_absent, parse_answer
+from whatchanged.answers import Direction, format_absent
 from whatchanged.ask_pair import AskModel, AskPair, SeenWindows
-from whatchanged.ask_text import answer_text
-from whatchanged.ask_windows import Blend
+from whatchanged.ask_text import answer_text, understood_text
+from whatchanged.ask_windows import Blend, Corner, Map, WindowPlan
 from whatchanged.errors import UsageError
 from whatchanged.geo.grid import Grid
 from whatchanged.geo.pair import PairPixels, PairReport
-from whatchanged.geo.vector import ChangePolygon, vectorise
+from whatchanged.geo.vector import SPECK_PIXELS, ChangeMap, ChangePolygon, storable, vectorise
 from whatchanged.models.reasoncd.outputs import WishAnswer
 
 _ROWS = 32  # wishes times windows that are answered at once
+_DRAWN = 2**24  # pixels of the masks that are drawn at once
+_EVEN = 0.5  # the model's own threshold
+_LISTED = 3  # other understandings that a warning names
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,13 @@ class WishResult:
     Attributes:
         before: File of the earlier photograph, as given.
         after: File of the later photograph, as given.
-        wish: What was asked for, as given.
+        wish: What was asked for, as given; see `storable`.
         found: Whether the model pointed at something and some place reaches the threshold. A
             mask that was forced does not count.
         answer: The model's words for people; see `said` for its own.
         target: Classes it understood the wish as, or `["any"]`; empty if it stated none.
         direction: Of the change; None if it stated none.
+        former: Classes it understood to have stood there before; empty if it stated none.
         changed_fraction: Share of the mask in the pixels that are valid in both dates.
         area_m2: Of the mask; None where the CRS does not allow it.
         polygons: The mask as polygons, the largest first.
@@ -67,6 +71,7 @@ class WishResult:
     answer: str
     target: list[str]
     direction: Direction | None
+    former: list[str]
     changed_fraction: float
     area_m2: float | None
     polygons: tuple[ChangePolygon, ...]
@@ -112,6 +117,7 @@ class WishResult:
             "mask": None if self.mask_path is None else str(self.mask_path),
             "model": self.model,
             "warnings": list(self.warnings),
+            "former": list(self.former),
         }
 
 
@@ -124,30 +130,21 @@ def check_threshold(threshold: float) -> None:
         )
 
 
-@dataclass
-class _Gathered:
-    """What the windows of a pair say to one wish."""
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What one window says to a wish.
 
-    blend: Blend
-    threshold: float
-    answers: list[tuple[WishAnswer, int]] = field(default_factory=list)
+    Attributes:
+        corner: Of the window.
+        words: The answer, its maps taken out.
+        n_changed: Valid pixels that reach the threshold.
+        probability: [h, w]; None where nothing was drawn.
+    """
 
-    def add(self, corner: tuple[int, int], answer: WishAnswer, valid: NDArray[np.bool_]) -> None:
-        probability = answer.probability.float().numpy()
-        self.blend.add(corner, probability)
-        n_changed = int((probability[valid] >= self.threshold).sum())
-        # Maps were taken up: of the answers only the words are kept.
-        none = answer.mask.new_zeros(0)
-        words = dataclasses.replace(answer, probability=none, mask=none, masks=none)
-        self.answers.append((words, n_changed))
-
-    def best(self) -> WishAnswer:
-        """The answer of the window with the most change; without any, the most frequent one."""
-        pointing = [pair for pair in self.answers if pair[0].found]
-        if pointing:
-            return max(pointing, key=lambda pair: pair[1])[0]
-        ((text, _),) = Counter(answer.answer for answer, _ in self.answers).most_common(1)
-        return next(answer for answer, _ in self.answers if answer.answer == text)
+    corner: Corner
+    words: WishAnswer
+    n_changed: int
+    probability: Map | None
 
 
 @torch.inference_mode()
@@ -174,24 +171,32 @@ def answer_wishes(
     """
     check_threshold(threshold)
     asked = model.asked(wishes, explain=explain)
-    gathered = [_Gathered(Blend(pair.plan), threshold) for _ in wishes]
+    gathered: list[list[_Said]] = [[] for _ in wishes]
     for windows in seen:
-        for number, index, answer in _answers(model, windows, asked, force_target):
+        for number, index, answer in _answers(model, pair.plan, windows, asked, force_target):
             corner = windows.corners[index]
-            gathered[number].add(corner, answer, pair.plan.cut(pair.pixels.valid, corner))
+            valid = pair.plan.cut(pair.pixels.valid, corner)
+            gathered[number].append(_said(corner, answer, valid, threshold))
+    blend = Blend(pair.plan)
+    # Taken out one by one: the maps of a wish are released before the next is put together.
     return [
-        _result(model, pair, wish, said, explain)
-        for wish, said in zip(wishes, gathered, strict=True)
+        _result(model, pair, wish, gathered.pop(0), blend, threshold=threshold, explain=explain)
+        for wish in wishes
     ]
 
 
 def _answers(
-    model: AskModel, windows: SeenWindows, wishes: Sequence[str], force_target: bool
+    model: AskModel,
+    plan: WindowPlan,
+    windows: SeenWindows,
+    wishes: Sequence[str],
+    force_target: bool,
 ) -> Iterator[tuple[int, int, WishAnswer]]:
     """Yield number of the wish, index of the window, and answer."""
     rows = [(n, i) for n in range(len(wishes)) for i in range(len(windows.corners))]
-    for start in range(0, len(rows), _ROWS):
-        some = rows[start : start + _ROWS]
+    n_rows = _n_rows(plan)
+    for start in range(0, len(rows), n_rows):
+        some = rows[start : start + n_rows]
         answers = model.reasoncd.ask(
             windows.encoded,
             [wishes[number] for number, _ in some],
@@ -202,39 +207,93 @@ def _answers(
             yield number, index, answer
 
 
+def _n_rows(plan: WindowPlan) -> int:
+    """How many masks are drawn at once: the fewer, the larger the windows are."""
+    return max(1, min(_ROWS, _DRAWN // (plan.height * plan.width)))
+
+
+def _said(corner: Corner, answer: WishAnswer, valid: NDArray[np.bool_], threshold: float) -> _Said:
+    drawn = answer.found or answer.forced
+    probability = answer.probability.float().numpy() if drawn else None
+    n_changed = 0 if probability is None else int((probability[valid] >= threshold).sum())
+    none = answer.mask.new_zeros(0)
+    words = dataclasses.replace(answer, probability=none, mask=none, masks=none)
+    return _Said(corner, words, n_changed, probability)
+
+
+def _speaker(said: Sequence[_Said]) -> _Said:
+    """The window that gives the answer's words.
+
+    Of those that point at something it is the one with the most change, among those that
+    understood the wish as most of them did; without any, the first with the most frequent answer.
+    """
+    pointing = [one for one in said if one.words.found]
+    if pointing:
+        shared = Counter(one.words.understood for one in pointing)
+        return max(pointing, key=lambda one: (shared[one.words.understood], one.n_changed))
+    ((text, _),) = Counter(one.words.answer for one in said).most_common(1)
+    return next(one for one in said if one.words.answer == text)
+
+
+def _maps(said: Sequence[_Said], best: WishAnswer) -> list[tuple[Corner, Map | None]]:
+    """The maps that make the mask: of windows that understood the wish as the answer says.
+
+    What was forced is drawn only where no window points at something by itself.
+    """
+    if not best.found:
+        return [(one.corner, one.probability) for one in said]
+    return [
+        (one.corner, one.probability if one.words.found else None)
+        for one in said
+        if one.words.understood == best.understood
+    ]
+
+
 def _result(
-    model: AskModel, pair: AskPair, wish: str, gathered: _Gathered, explain: bool
+    model: AskModel,
+    pair: AskPair,
+    wish: str,
+    said: Sequence[_Said],
+    blend: Blend,
+    *,
+    threshold: float,
+    explain: bool,
 ) -> WishResult:
-    best = gathered.best()
+    best = _speaker(said).words
     valid = pair.pixels.valid
-    probability = gathered.blend.result()
+    probability = blend.join(_maps(said, best))
     probability[~valid] = np.nan
-    stated = parse_answer(best.answer)
+    stated = best.understood
     target = stated.classes if stated else ()
     direction: Direction | None = stated.direction if stated else None
+    former = stated.former if stated else ()
     changes = vectorise(
-        probability >= gathered.threshold,  # never where it is not a number
+        probability >= threshold,  # never where it is not a number
         probability,
         pair.grid,
-        wish=wish,
+        wish=storable(wish),
         target=target,
         direction=direction,
+        former=former,
     )
-    # A mask without a place is a refusal that the model has put into pixels.
+    # A mask without a place is a refusal that the model has put into pixels, unless what it
+    # drew was left out for being too little or not probable enough for the user.
     found = best.found and bool(changes.polygons)
-    answer = answer_text(best.answer, explain=explain)
-    if best.found and not found:
+    if best.found and not found and threshold <= _EVEN and not changes.n_specks:
         answer = format_absent(stated)
+    else:
+        answer = answer_text(best.answer, explain=explain, marked=found or not best.found)
     forced = best.forced and not best.found
-    warnings = (*pair.warnings, *_notes(best, forced, changes.polygons, gathered.threshold))
+    notes = (*_notes(best, changes, threshold), *_otherwise(said, best))
     return WishResult(
         before=str(pair.paths.before),
         after=str(pair.paths.after),
-        wish=wish,
+        wish=storable(wish),
         found=found,
         answer=answer,
         target=list(target),
         direction=direction,
+        former=list(former),
         changed_fraction=float(changes.mask.sum() / valid.sum()),
         area_m2=_area(pair.grid, changes.polygons),
         polygons=changes.polygons,
@@ -242,8 +301,8 @@ def _result(
         probability=probability,
         model=model.name,
         model_sha256=model.sha256,
-        warnings=warnings,
-        threshold=gathered.threshold,
+        warnings=(*pair.warnings, *notes),
+        threshold=threshold,
         forced=forced,
         said=best.answer,
         n_specks=changes.n_specks,
@@ -262,16 +321,31 @@ def _area(grid: Grid, polygons: Sequence[ChangePolygon]) -> float | None:
     return None if None in areas else float(sum(area or 0.0 for area in areas))
 
 
-def _notes(
-    best: WishAnswer, forced: bool, polygons: Sequence[ChangePolygon], threshold: float
-) -> list[str]:
-    notes = []
+def _notes(best: WishAnswer, changes: ChangeMap, threshold: float) -> Iterator[str]:
     if not best.complete:
-        notes.append("the answer was cut off at its greatest length")
-    if best.found and best.understood is None:
-        notes.append("the answer does not state what the wish was understood as: check the mask")
-    if best.found and not polygons:
-        notes.append(f"no place reaches the probability {threshold:g}")
-    if forced:
-        notes.append("the mask was forced: the model itself points at nothing")
-    return notes
+        yield "the answer was cut off at its greatest length"
+    if best.found and changes.polygons and best.understood is None:
+        yield "the answer does not state what the wish was understood as: check the mask"
+    if best.found and not changes.polygons and changes.n_specks:
+        yield (
+            f"nothing is marked: only patches of fewer than {SPECK_PIXELS} pixels reach the "
+            f"probability {threshold:g}"
+        )
+    if best.found and not changes.polygons and not changes.n_specks:
+        yield f"nothing is marked: no place reaches the probability {threshold:g}"
+    if best.forced and not best.found:
+        yield "the mask was forced: the model itself points at nothing"
+
+
+def _otherwise(said: Sequence[_Said], best: WishAnswer) -> Iterator[str]:
+    """Say in how many windows the wish was understood otherwise, and as what."""
+    read = Counter(one.words.understood for one in said)
+    del read[best.understood]
+    if read:
+        listed = ", ".join(f"as {understood_text(u)} in {n}" for u, n in read.most_common(_LISTED))
+        more = ", and so on" if len(read) > _LISTED else ""
+        left = "; these are left out" if best.found else ""
+        yield (
+            f"in {read.total()} of {len(said)} windows the wish was understood otherwise: "
+            f"{listed}{more}{left}"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatchanged.answers import ask_to_explain
-from whatchanged.ask_windows import WindowPlan, plan_windows
+from whatchanged.ask_windows import Corner, WindowPlan, plan_windows
 from whatchanged.errors import InputError
 from whatchanged.geo.grid import Grid
 from whatchanged.geo.listing import PairPaths
@@ -24,11 +24,13 @@ from whatchanged.models import weights
 from whatchanged.models.checkpoint import MANIFEST, load_checkpoint, verify_checkpoint
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import EncodedPairs
+from whatchanged.models.reasoncd.vision import CompactVision, fit_square
 from whatchanged.prepare import reading_of
 
 MAX_PIXELS = 2**26
 """Most pixels of a pair that is asked about in one piece: 8192 x 8192."""
 _TOGETHER = 4  # windows that are encoded at once
+_LARGE = 2**20  # pixels of windows that are reduced one by one before they are put together
 _LITTLE_VALID = 0.5
 
 
@@ -163,16 +165,16 @@ def read_pair(
 class SeenWindows:
     """Some windows of a pair, encoded: all that does not depend on a wish."""
 
-    corners: tuple[tuple[int, int], ...]
+    corners: tuple[Corner, ...]
     encoded: EncodedPairs
 
 
 def n_parts(pair: AskPair) -> int:
     """How many times `see_windows` yields."""
-    return -(-len(_corners(pair)) // _TOGETHER)
+    return -(-len(_corners(pair)) // _n_together(pair.plan))
 
 
-def _corners(pair: AskPair) -> list[tuple[int, int]]:
+def _corners(pair: AskPair) -> list[Corner]:
     """Windows with a valid pixel."""
     plan, valid = pair.plan, pair.pixels.valid
     return [corner for corner in plan.corners if plan.cut(valid, corner).any()]
@@ -181,25 +183,51 @@ def _corners(pair: AskPair) -> list[tuple[int, int]]:
 @torch.inference_mode()
 def see_windows(model: AskModel, pair: AskPair) -> Iterator[SeenWindows]:
     """Encode a pair's windows a few at a time; those without a valid pixel are left out."""
-    plan, valid = pair.plan, pair.pixels.valid
-    corners = _corners(pair)
-    for start in range(0, len(corners), _TOGETHER):
-        some = tuple(corners[start : start + _TOGETHER])
-        before = _stack(pair.pixels.before, valid, plan, some)
-        after = _stack(pair.pixels.after, valid, plan, some)
+    plan, corners, n = pair.plan, _corners(pair), _n_together(pair.plan)
+    side = _side_of(model, plan)
+    for start in range(0, len(corners), n):
+        some = tuple(corners[start : start + n])
+        before = _stack(pair.pixels.before, pair, some, side)
+        after = _stack(pair.pixels.after, pair, some, side)
         features = model.reasoncd.see(before, after)
+        if side is not None:  # masks come at the windows' size all the same
+            features = replace(features, size=(plan.height, plan.width))
         yield SeenWindows(some, model.reasoncd.encode(features))
 
 
+def _n_together(plan: WindowPlan) -> int:
+    """How many windows are encoded at once: the fewer, the larger they are."""
+    return max(1, min(_TOGETHER, _TOGETHER * _LARGE // (plan.height * plan.width)))
+
+
+def _side_of(model: AskModel, plan: WindowPlan) -> int | None:
+    """Side of the square that windows are reduced to ahead; None where they stay as they are.
+
+    Only eyes that see nothing but that square see the same in it: CLIP looks at the whole window.
+    """
+    vision = model.reasoncd.vision
+    large = plan.height * plan.width > _LARGE
+    return vision.square if large and isinstance(vision, CompactVision) else None
+
+
 def _stack(
-    picture: NDArray[np.uint8],
-    valid: NDArray[np.bool_],
-    plan: WindowPlan,
-    corners: Sequence[tuple[int, int]],
+    picture: NDArray[np.uint8], pair: AskPair, corners: Sequence[Corner], side: int | None
 ) -> Tensor:
     """Cut windows out of a picture, [n, 3, h, w]; what is not valid in both dates is mid grey."""
-    windows = [
-        np.where(plan.cut(valid, corner)[..., None], plan.cut(picture, corner), np.uint8(127))
-        for corner in corners
-    ]
-    return torch.from_numpy(np.stack(windows).transpose(0, 3, 1, 2).copy())
+    plan, valid = pair.plan, pair.pixels.valid
+    windows = []
+    for corner in corners:
+        cut = plan.cut(picture, corner)
+        window = np.where(plan.cut(valid, corner)[..., None], cut, np.uint8(127))
+        layers = torch.from_numpy(window).permute(2, 0, 1).contiguous()  # [3, h, w]
+        windows.append(layers if side is None else _reduced(layers, side))
+    return torch.stack(windows)
+
+
+def _reduced(window: Tensor, side: int) -> Tensor:
+    """Reduce a window [3, H, W] as the model would, one band after the other."""
+    bands = []
+    for band in window:
+        square, (height, width) = fit_square(band[None, None].float(), side)
+        bands.append(square[0, 0, :height, :width])  # its padding is put on later
+    return torch.stack(bands)

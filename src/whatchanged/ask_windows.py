@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from whatchanged.prepare import COARSEST_GSD, FINEST_GSD
 
 Kind = TypeVar("Kind", bound=np.generic)
+Corner = tuple[int, int]
+Map = NDArray[np.float32]
 
 GSD = 1.0
 """Metres a pixel at which a model that finds houses should see them; finer ones are reduced."""
@@ -38,7 +41,7 @@ class WindowPlan:
 
     height: int
     width: int
-    corners: tuple[tuple[int, int], ...]
+    corners: tuple[Corner, ...]
     source: tuple[int, int]
     gsd_m: float | None
     note: str
@@ -51,7 +54,7 @@ class WindowPlan:
         ground = "" if self.gsd_m is None else f", {self.gsd_m:.2f} m a pixel"
         return f"{columns} x {rows} pixels, seen {how}{ground}"
 
-    def cut(self, picture: NDArray[Kind], corner: tuple[int, int]) -> NDArray[Kind]:
+    def cut(self, picture: NDArray[Kind], corner: Corner) -> NDArray[Kind]:
         """Return one window of a picture or map [H, W, ...], as a view."""
         top, left = corner
         return picture[top : top + self.height, left : left + self.width]
@@ -119,6 +122,7 @@ class Blend:
     """Probability maps of windows, joined smoothly where they overlap.
 
     In an overlap every window counts the less the nearer its edge is, so that no seam shows.
+    One blend serves any number of wishes: what the windows of the last one weighed is kept.
 
     Args:
         plan: The windows.
@@ -126,20 +130,32 @@ class Blend:
 
     def __init__(self, plan: WindowPlan) -> None:
         self.plan = plan
-        self._sum = np.zeros(plan.source, np.float32)
-        self._weight = np.zeros(plan.source, np.float32)
         self._of_window = np.outer(_ramp(plan.height), _ramp(plan.width))
+        self._corners: tuple[Corner, ...] = ()
+        self._weight: Map = np.zeros(plan.source, np.float32)
 
-    def add(self, corner: tuple[int, int], probability: NDArray[np.float32]) -> None:
-        """Take the map [h, w] of the window at a corner."""
-        self.plan.cut(self._sum, corner)[...] += probability * self._of_window
-        self.plan.cut(self._weight, corner)[...] += self._of_window
+    def join(self, maps: Sequence[tuple[Corner, Map | None]]) -> Map:
+        """Return the joined map [H, W]; 0 where no window lies.
 
-    def result(self) -> NDArray[np.float32]:
-        """Return the joined map [H, W]; 0 where no window was added."""
-        joined = np.zeros_like(self._sum)
-        np.divide(self._sum, self._weight, out=joined, where=self._weight > 0)
-        return joined.clip(0.0, 1.0)
+        Args:
+            maps: Corner and map [h, w] of windows; None for one that is 0 everywhere.
+        """
+        weight = self._weight_of(tuple(corner for corner, _ in maps))
+        joined: Map = np.zeros(self.plan.source, np.float32)
+        for corner, probability in maps:
+            if probability is not None:
+                self.plan.cut(joined, corner)[...] += probability * self._of_window
+        np.divide(joined, weight, out=joined, where=weight > 0)
+        return joined.clip(0.0, 1.0, out=joined)
+
+    def _weight_of(self, corners: tuple[Corner, ...]) -> Map:
+        """Sum of the windows' weights, [H, W]."""
+        if corners != self._corners:
+            self._weight[...] = 0
+            for corner in corners:
+                self.plan.cut(self._weight, corner)[...] += self._of_window
+            self._corners = corners
+        return self._weight
 
 
 def _ramp(size: int) -> NDArray[np.float32]:

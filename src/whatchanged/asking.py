@@ -67,7 +67,8 @@ def ask(
         out: Folder for answer, mask, probability, polygons, `report.html` and `run.json`.
 
     Raises:
-        UsageError: The wish is empty or too long, or the threshold or `out` cannot be used.
+        UsageError: The wish is empty or too long, or the threshold or `out` cannot be used, such
+            as a folder with a `mask.tif` that no earlier run left there.
         InputError: A photograph that cannot be read or is refused.
         PairMismatchError: The two do not lie on one grid.
         WeightsUnavailableError: The model cannot be had.
@@ -125,7 +126,7 @@ def ask_many(
 
     if out is None:
         return answers()
-    with AskWriter(Path(out), len(wishes)) as writer:
+    with AskWriter(Path(out), wishes) as writer:
         return [writer.add(result) for result in answers()]
 
 

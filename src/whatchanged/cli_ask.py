@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +41,8 @@ Out = Annotated[Path | None, typer.Option(help="Folder for masks, polygons and t
 Explain = Annotated[bool, typer.Option("--explain", help="Also say why, as far as the model does.")]
 
 # "What changed?" and its like: no wish in particular, so a sentence answers it best.
-_PLACE = r"(?: here| there| overall| in this (?:place|scene|area|picture)| between .*)?"
+_PAIR = r"(?:the |these )?(?:two |both )?(?:images|pictures|photos|photographs|dates)"
+_PLACE = rf"(?: here| there| overall| in this (?:place|scene|area|picture)| between {_PAIR})?"
 _DESCRIBE = re.compile(
     rf"(?:(?:so|and|now|then|please|can you|could you|tell me),? )*(?:"
     rf"what(?:'s|s| is| has| have| did| was)?(?: been)? "
@@ -90,7 +91,7 @@ def ask(
     )
     warned: set[str] = set()  # what concerns the pair is said once, not once a wish
     for result in results:
-        _warn(result, warned)
+        _warn(result.warnings, warned)
         if as_json:
             print_json(result.to_json())
         else:
@@ -121,27 +122,30 @@ def chat(
 
     check_threshold(threshold)
     load_model(model)
-    session = asking.open_session(before, after, model=model, bands=rgb, align=align)
     warned: set[str] = set()
 
-    def answer(line: str, writer: AskWriter | None) -> None:
+    def answer(session: asking.AskSession, line: str, writer: AskWriter | None) -> None:
         if is_describing(line):
             description = describing.describe(before, after, bands=rgb, align=align)
+            _warn(description.warnings, warned)
             typer.echo(console.printable(description.caption))
             return
         result = session.ask(line, threshold=threshold, force_target=force_target, explain=explain)
         if writer is not None:
             result = writer.add(result)
-        _warn(result, warned)
+        _warn(result.warnings, warned)
         _print(result, named=False)
 
-    log.info('ask for changes, such as "new houses", or "what changed?"; an empty line ends')
     with nullcontext() if out is None else AskWriter(out, None) as writer:
+        session = asking.open_session(before, after, model=model, bands=rgb, align=align)
+        log.info('ask for changes, such as "new houses", or "what changed?"; an empty line ends')
         for line in _lines():
             try:
-                answer(line, writer)
+                answer(session, line, writer)
             except WhatchangedError as error:  # of this line alone: the next may be better
                 typer.echo(console.printable(f"error: {error}"), err=True)
+            except KeyboardInterrupt:  # earlier answers are kept: their report is still written
+                break
             sys.stdout.flush()
     if out is not None:
         log.info("products in %s", out)
@@ -202,11 +206,11 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _warn(result: WishResult, warned: set[str]) -> None:
-    for warning in result.warnings:
+def _warn(warnings: Sequence[str], warned: set[str]) -> None:
+    for warning in warnings:
         if warning not in warned:
             typer.echo(console.printable(f"warning: {warning}"), err=True)
-    warned.update(result.warnings)
+    warned.update(warnings)
 
 
 def _print(result: WishResult, *, named: bool) -> None:

@@ -8,7 +8,7 @@ any change; five-field samples (ReasonCD, IV-A) for what their question says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from whatchanged.console import track
-from whatchanged.data.asked_pairs import ANY_WISH, AskedPair, known_masks, open_pairs
+from whatchanged.data.asked_pairs import (
+    ANY_WISH,
+    AskedPair,
+    SplitOrigin,
+    known_masks,
+    open_pairs,
+    split_origin,
+)
 from whatchanged.data.pictures import UNKNOWN
 from whatchanged.errors import CheckpointError, DatasetError, UsageError
 from whatchanged.evaluate import best_of
@@ -85,6 +92,7 @@ class MaskReport:
         evaluations: Of every model, in the order asked for.
         floors: Name of a predictor that sees no picture -> its masks.
         left_out: Broken entries of the split that were skipped, with the reason.
+        origin: The set, how it was divided, and the sum of the split's list.
     """
 
     data: str
@@ -94,6 +102,7 @@ class MaskReport:
     floors: dict[str, tuple[ScoredMask, ...]]
     left_out: tuple[str, ...] = ()
     windows: bool = False
+    origin: SplitOrigin = field(default_factory=SplitOrigin)
 
 
 def family_of(model: str | Path) -> str:
@@ -143,6 +152,7 @@ def evaluate_masks(
         windows = known is not None and known.windows == size
     shown = None if windows else size
     pairs, left_out = open_pairs(data, split, shown, skip_broken=skip_broken)
+    origin = split_origin(data, split)
     masks: list[list[ScoredMask]] = [[] for _ in draws]
     floors: dict[str, list[ScoredMask]] = {"nothing changed": [], "everything changed": []}
     for pair in track(pairs, "drawing masks"):
@@ -162,6 +172,7 @@ def evaluate_masks(
         {name: tuple(found) for name, found in floors.items()},
         left_out,
         windows,
+        origin,
     )
 
 

@@ -76,6 +76,9 @@ def to_json(report: MaskReport) -> dict[str, Any]:
     several = len(runs) > 1
     return {
         "data": report.data,
+        "set": report.origin.name,
+        "recipe": report.origin.recipe,
+        "split_sha256": report.origin.sha256,
         "size": report.size,
         "windows": report.windows,
         "wish": report.wish,
@@ -104,6 +107,8 @@ def as_text(report: MaskReport) -> str:
         f"one confusion over all pixels at {report.size} x {report.size}, {how};\n"
         "positive = changed, unknown pixels skipped; percent"
     )
+    if origin := _origin(report):
+        head += f"\n{origin}"
     if report.left_out:
         shown = "".join(f"\n  {line}" for line in report.left_out[:_SHOWN])
         head += (
@@ -141,6 +146,17 @@ def write_report(report: MaskReport, folder: Path) -> None:
                 values = ("" if v is None else f"{v:.4f}" for v in scores.values())
                 row = (evaluation.model, mask.pair, mask.wish, int(mask.changed))
                 writer.writerow([*row, *counts, *values])
+
+
+def _origin(report: MaskReport) -> str:
+    """Return one line: set, recipe and the sum of the split's list, as far as they are known."""
+    origin = report.origin
+    parts = {
+        "set": origin.name,
+        "recipe": origin.recipe,
+        "list of the split has sha256": origin.sha256,
+    }
+    return ", ".join(f"{what} {value}" for what, value in parts.items() if value)
 
 
 def _rows(report: MaskReport, part: str) -> list[list[str]]:

@@ -21,6 +21,7 @@ Script = Callable[[Callable[..., Any]], list[int]]
 CONTRACT = [
     *("before", "after", "wish", "found", "answer", "target", "direction"),
     *("changed_fraction", "area_m2", "n_polygons", "mask", "model", "warnings"),
+    "former",
 ]
 WHY = "Roofs stand on former fields."
 
@@ -111,6 +112,7 @@ def test_json_has_exactly_the_keys_of_the_contract(
         "mask": str(out / "01-new-houses" / "mask.tif"),
         "model": str(tiny_ask_model),
         "warnings": [],
+        "former": [],
     }
     assert absent["found"] is False
     assert absent["mask"] is None
@@ -180,6 +182,17 @@ def test_answers_and_wishes_cannot_steer_the_terminal(
     assert "\x1b" not in result.stdout and "\u202e" not in result.stdout
 
 
+def test_a_wish_that_is_no_text_is_answered_and_written(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run("ask", "new \udcff houses", "new\0 roads", "--json", "--out", out)
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["wish"] for record in records] == ["new ? houses", "new\ufffd roads"]
+    assert (out / "run.json").is_file()
+
+
 # --- the language model ----------------------------------------------------------------------
 
 
@@ -222,6 +235,7 @@ def caption(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     class Described:
         caption = "a row of houses is built"
+        warnings = ("the photographs are shifted",)
 
     def describe(before: str, after: str, **options: Any) -> Described:
         asked.append((before, after))
@@ -242,6 +256,37 @@ def test_chat_answers_line_by_line_and_ends_at_an_empty_one(
         "There are no trees that disappeared between these images.",
     ]
     assert caption == [pair]
+    assert result.stderr.count("warning: the photographs are shifted") == 1
+
+
+def test_chat_that_is_interrupted_keeps_what_was_answered(
+    run: Callable[..., Result], scripted: Script, tmp_path: Path
+) -> None:
+    def slow(wish: str, before: Any, after: Any) -> tuple[str, Any]:
+        if "pond" in wish:
+            raise KeyboardInterrupt
+        return houses(wish, before, after)
+
+    scripted(slow)
+    out = tmp_path / "out"
+    result = run("chat", "--out", out, typed="new houses\nnew ponds\nnever asked\n")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 1
+    assert sorted(path.name for path in out.iterdir()) == [
+        "01-new-houses",
+        "report.html",
+        "run.json",
+    ]
+
+
+def test_chat_says_before_looking_that_a_folder_is_not_its_own(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    monkeypatch.setattr(asking, "open_session", lambda *a, **k: pytest.fail("looked"))
+    result = run("chat", "--out", tmp_path, typed="new houses\n")
+    assert isinstance(result.exception, UsageError)
+    assert (tmp_path / "report.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize("typed", ["", "quit\n", "QUIT", "exit\nnew houses\n", "\n", "new houses"])
@@ -299,6 +344,10 @@ def test_chat_of_a_broken_pair_is_an_error(run: Callable[..., Result], tmp_path:
         ("What has changed here?", True),
         ("what\u2019s different", True),
         ("what is the difference between these images?", True),
+        ("what changed between the two dates?", True),
+        ("what changed between both photos", True),
+        ("what changed between the houses and the river?", False),
+        ("describe the changes between the road and the images of the lake", False),
         ("So, what happened?", True),
         ("describe", True),
         ("please describe the changes", True),

@@ -141,6 +141,66 @@ def test_broken_maps_are_counted_and_named(tmp_path: Path, pairs: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_values_that_are_no_land_cover_are_counted_and_named(tmp_path: Path, pairs: Path) -> None:
+    odd = np.full((SIDE, SIDE), 3, np.uint8)
+    odd[:2] = 42
+    Image.fromarray(odd).save(pairs / "sem" / "train" / "A" / "new_1.png")
+    odd[:2], odd[2:4] = 128, 255
+    Image.fromarray(odd).save(pairs / "sem" / "train" / "B" / "new_1.png")
+    with pytest.raises(DatasetError, match="2 faults") as caught:
+        prepare_pairs(pairs, tmp_path / "out", bank=bank)
+    assert f"A/new_1.png has the value 42 at {2 * SIDE} pixels" in caught.value.message
+    assert f"B/new_1.png has the value 128 at {2 * SIDE} pixels" in caught.value.message
+
+
+def write_colours(path: Path, top: tuple[int, int, int], rest: tuple[int, int, int]) -> None:
+    """A label whose first eight rows have one colour and the others another."""
+    pixels = np.full((SIDE, SIDE, 3), rest, np.uint8)
+    pixels[:8] = top
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_second_cc_is_asked_by_its_colours(tmp_path: Path) -> None:
+    """Low vegetation into building in eight rows; another colour is unknown."""
+    root = tmp_path / "SECOND-CC"
+    for name, before, rest in (
+        ("known", (0, 128, 0), (255, 255, 255)),
+        ("augmented", (7, 7, 7), (7, 7, 7)),
+    ):
+        for part, top in (("rgb/A", before), ("rgb/B", before), ("sem/A", before)):
+            write_colours(root / "train" / part / f"{name}.png", top, rest)
+        top = (128, 0, 0) if name == "known" else before
+        write_colours(root / "train" / "sem/B" / f"{name}.png", top, rest)
+    images = [
+        {"filename": f"{name}.png", "split": "train", "changeflag": 1,
+         "sentences": [{"raw": text} for text in HOUSES]}
+        for name in ("known", "augmented")
+    ]  # fmt: skip
+    (root / "SECOND-CC-AUG.json").write_text(json.dumps({"images": images}))
+    prepare_pairs(root, tmp_path / "out", bank=bank)
+    samples = load_reason_json(tmp_path / "out" / "train.jsonl")
+    met = [s for s in samples if TARGET in s.answer]
+    assert {s.before.stem for s in met} == {"known"}
+    assert {BUILT, MADE} <= {parse_answer(s.answer) for s in met}
+    for sample in met:
+        rows = np.flatnonzero(read_reason_mask(sample.mask).all(1)).tolist()
+        assert rows == list(range(8))
+
+
+def test_coloured_masks_of_levir_mci_are_read(tmp_path: Path, pairs: Path) -> None:
+    (pairs / "label" / "train" / "new_1.png").unlink()
+    for folder in ("A", "B"):
+        (pairs / "sem" / "train" / folder / "new_1.png").unlink()
+    write_colours(pairs / "images/train/label_rgb/new_1.png", (255, 0, 0), (0, 0, 0))
+    prepare_pairs(pairs, tmp_path / "out", bank=bank)
+    samples = load_reason_json(tmp_path / "out" / "train.jsonl")
+    met = [s for s in samples if s.before.stem == "new_1" and TARGET in s.answer]
+    assert {parse_answer(s.answer) for s in met} == {
+        Understood(("any",), d) for d in ("appeared", "disappeared", "either")
+    }
+
+
 def test_the_real_pairs(tmp_path: Path, shared_data: Path) -> None:
     record = prepare_pairs(shared_data / "captioned", tmp_path / "out", limit=6, bank=bank).record
     assert record["counts"]["train"]["pairs"] == record["counts"]["val"]["pairs"] == 6

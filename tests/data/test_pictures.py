@@ -16,16 +16,19 @@ from PIL import Image
 from whatchanged.data import pictures
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import (
+    LAND_COVER,
     UNKNOWN,
     PictureStore,
     picture_size,
     read_classes,
+    read_land_cover,
     read_mask,
     read_picture,
     resize_classes,
     resize_picture,
 )
 from whatchanged.data.samples import CaptionSample, LabelColours
+from whatchanged.data.transitions import CLASS_NUMBERS
 from whatchanged.errors import DatasetError
 
 Array = NDArray[np.uint8]
@@ -214,6 +217,21 @@ def test_label_colours_reach_the_store_and_its_cache(
         store = PictureStore.open([sample], 8, cache=tmp_path / "cache")
         assert store.mask is not None and (store.mask == changed).all()
     assert store.classes_before is not None and not store.classes_before.any()
+
+
+def test_land_cover_ends_at_7(tmp_path: Path, make: Callable[..., CaptionSample]) -> None:
+    assert max(CLASS_NUMBERS.values()) == LAND_COVER
+    values = np.array([[0, LAND_COVER], [1, UNKNOWN]], np.uint8).repeat(16, 0).repeat(16, 1)
+    path = save(tmp_path / "sem.png", values)
+    assert np.array_equal(read_land_cover(path), values)
+    for odd in (LAND_COVER + 1, 128, 254):
+        values[0, :3] = odd
+        save(path, values)
+        with pytest.raises(DatasetError, match=rf"sem\.png has the value {odd} at 3 pixels"):
+            read_land_cover(path)
+        for cache in (None, tmp_path / "cache"):
+            with pytest.raises(DatasetError, match=rf"sem\.png has the value {odd}"):
+                PictureStore.open([make(0, classes_after=path)], 8, cache=cache)
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path) -> None:

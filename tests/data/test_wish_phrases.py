@@ -49,6 +49,25 @@ def test_there_are_many() -> None:
     assert len(texts) > 450
 
 
+def test_held_out_wordings_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of which one in two makes a validation wish, whatever its case and full stop."""
+    assert "buildings on former pasture" in {wish.text for wish in load_wishes("validation")}
+    phrases = ["{new} on former {old}", "{new} on former {old}.", "{new} on Former {old}?"]
+    words = {
+        "names": {"building": ["buildings"], "low vegetation": ["pasture", "lawn"]},
+        "replaced": {"phrases": phrases, "sentences": phrases},
+        "requests": ["{w}"],
+    }
+    monkeypatch.setattr("whatchanged.data.wish_phrases.load_phrases", lambda: words)
+    rng = np.random.default_rng(0)
+    meaning = Understood(("building",), "appeared", ("low vegetation",))
+    wishes = [compose_wish(meaning, rng) for _ in range(50)]
+    assert {wish.text for wish in wishes} == {
+        p.format(new="buildings", old="lawn") for p in phrases
+    }
+    assert all('"lawn" means' in wish.why for wish in wishes)
+
+
 def test_directions_do_not_share_phrases() -> None:
     words = load_phrases()
     said = [

@@ -149,6 +149,7 @@ def test_without_a_crs_areas_are_pixels() -> None:
 def test_a_geopackage_holds_one_layer_with_all_fields(tmp_path: Path) -> None:
     path = tmp_path / "changes.gpkg"
     options: dict[str, Any] = {"wish": HOSTILE, "target": ("building", "road")}
+    options["former"] = ("water", "tree")
     write_geopackage(path, found(masked((2, 4, 6, 10)), grid_of(), **options), grid_of())
     assert [layer for layer, _ in pyogrio.list_layers(path)] == ["changes"]
     meta, (geometry,), fields = read_package(path)
@@ -162,6 +163,7 @@ def test_a_geopackage_holds_one_layer_with_all_fields(tmp_path: Path) -> None:
         "probability": [0.75],
         "area_m2": [6.0],
         "area_px": [24],
+        "former": ["water, tree"],
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["changes.gpkg"]
 
@@ -171,7 +173,18 @@ def test_nothing_found_is_an_empty_layer(tmp_path: Path) -> None:
     meta, geometries, fields = read_package(tmp_path / "changes.gpkg")
     assert len(geometries) == 0
     assert meta["crs"] == "EPSG:32633"
-    assert list(fields) == ["wish", "target", "direction", "probability", "area_m2", "area_px"]
+    assert list(fields) == [
+        *("wish", "target", "direction", "probability", "area_m2", "area_px", "former"),
+    ]
+
+
+def test_a_wish_that_is_no_text_is_written_as_text(tmp_path: Path) -> None:
+    polygons = found(masked((2, 4, 6, 10)), grid_of(), wish="new \udcff\0 houses")
+    write_geopackage(tmp_path / "a.gpkg", polygons, grid_of())
+    assert read_package(tmp_path / "a.gpkg")[2]["wish"] == ["new ?\ufffd houses"]
+    write_geojson(tmp_path / "a.geojson", polygons, grid_of())
+    (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert feature["properties"]["wish"] == "new ?\ufffd houses"
 
 
 def test_an_unknown_area_is_null(tmp_path: Path) -> None:
@@ -235,6 +248,7 @@ def test_geojson_is_in_degrees_and_counterclockwise(tmp_path: Path) -> None:
         "probability": 0.75,
         "area_m2": 22.0,
         "area_px": 88,
+        "former": [],
     }
     geometry = shapely.geometry.shape(feature["geometry"])
     assert geometry.exterior.is_ccw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatchanged.errors import DatasetError, UsageError
-from whatchanged.metrics.captions import score_breakdown, score_captions, score_pairs
+from whatchanged.metrics.captions import (
+    CaptionScores,
+    score_breakdown,
+    score_captions,
+    score_pairs,
+)
 from whatchanged.metrics.protocol import build_vocabulary, to_ids
 
 SAME = ["the", "scene", "is", "the", "same", "as", "before"]
@@ -140,20 +146,43 @@ def test_breakdown_without_one_of_the_classes() -> None:
     assert parts.changed == parts.overall
 
 
+def test_breakdown_leaves_out_cider_where_it_is_0_by_construction() -> None:
+    """All pairs have the same references: no n-gram has a weight, whatever is said."""
+    same, other = [["a", "b"], ["c"]], [["d"]]
+    for labels in ([True], [True, True], [False, False], [True, False]):
+        parts = score_breakdown([["a", "b"]] * len(labels), [same] * len(labels), labels)
+        for part in (parts.overall, parts.changed, parts.unchanged, *parts.pairs):
+            assert part is None or (part.cider_d is part.s_m is None and part.meteor == 100)
+    alone = score_captions([["a", "b"]], [same])
+    assert alone.cider_d == 0 and alone.s_m is not None  # as the field's own code
+    mixed = score_breakdown([["a", "b"]] * 3, [same, same, other], [True, True, False])
+    assert mixed.changed is not None and mixed.changed.cider_d is mixed.changed.s_m is None
+    assert mixed.overall.cider_d is not None and mixed.overall.cider_d > 0
+    assert all(pair.cider_d is not None for pair in mixed.pairs)
+
+
 @given(corpora, st.data())
 def test_breakdown_agrees_with_separate_scores(corpus: list[Any], data: st.DataObject) -> None:
     guesses, references = ([list(part) for part in column] for column in zip(*corpus, strict=True))
     flag = st.lists(st.booleans(), min_size=len(guesses), max_size=len(guesses))
     changed = data.draw(flag)
     parts = score_breakdown(guesses, references, changed)
-    assert parts.overall == score_captions(guesses, references)
-    assert parts.pairs == score_pairs(guesses, references)
+    assert agrees(parts.overall, score_captions(guesses, references))
+    for each, pair in zip(parts.pairs, score_pairs(guesses, references), strict=True):
+        assert agrees(each, pair)
     chosen = [i for i, label in enumerate(changed) if label]
     if chosen:
         alone = score_captions([guesses[i] for i in chosen], [references[i] for i in chosen])
-        assert parts.changed == alone
+        assert parts.changed is not None and agrees(parts.changed, alone)
     else:
         assert parts.changed is None
+
+
+def agrees(part: CaptionScores, alone: CaptionScores) -> bool:
+    """Whether scores are the same, CIDEr-D apart where it is left out because it is 0."""
+    if part.cider_d is None:
+        return alone.cider_d == 0 and part == replace(alone, cider_d=None, s_m=None)
+    return part == alone
 
 
 @given(corpora)

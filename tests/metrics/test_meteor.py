@@ -185,6 +185,22 @@ def test_failures_of_the_program_are_reported(
 
 
 @pytest.mark.usefixtures("jar")
+def test_what_a_virtual_machine_notes_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = (
+        "Picked up JAVA_TOOL_OPTIONS: -XX:MaxRAMPercentage=75\n\n"
+        "WARNING: A terminally deprecated method has been called\n"
+    )
+    answer(monkeypatch, STATISTICS, notes)
+    assert len(java_meteor_counts([("a",)], [[("a",)]])) == 1
+    answer(monkeypatch, STATISTICS, notes + "Error: specify hypothesis\n")
+    with pytest.raises(WhatchangedError, match="specify hypothesis"):
+        java_meteor_counts([("a",)], [[("a",)]])
+    answer(monkeypatch, "", notes, 1)
+    with pytest.raises(WhatchangedError, match="code 1: Picked up"):
+        java_meteor_counts([("a",)], [[("a",)]])
+
+
+@pytest.mark.usefixtures("jar")
 def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **options: Any) -> None:
         raise subprocess.TimeoutExpired(command, options["timeout"])

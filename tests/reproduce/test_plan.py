@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from whatchanged.reproduce.command import carry_out, parse_seeds
 from whatchanged.reproduce.experiments import experiment
 from whatchanged.reproduce.plan import Request, as_text, make_plan, same_run, to_json
 from whatchanged.train import sample_task
-from whatchanged.train.config import reasoncd_config
+from whatchanged.train.config import TrainConfig, reasoncd_config
 
 Ask = Callable[..., Request]
 
@@ -32,7 +33,7 @@ def test_a_new_table(ask_for: Ask, tmp_path: Path, pairs: Path) -> None:
         for variant in ("without-bdam", "dfc-alone", "bdci-alone", "full")
     ]
     assert plan.runs[0].folder == tmp_path / "runs" / "without-bdam-seed0"
-    assert (plan.split, plan.n_train, plan.data_name) == ("test", 8, pairs.name)
+    assert (plan.split, plan.found.counts["train"], plan.found.name) == ("test", 8, pairs.name)
     assert (plan.hours, plan.left) == (None, plan.runs)
     assert plan.runs[4].config.seed == 3 and plan.runs[4].config.epochs == 1
     assert plan.runs[0].config.data.captions == (str(pairs.resolve()),)
@@ -80,6 +81,23 @@ def test_timed_steps_tell_hours(
     monkeypatch.setattr(planning, "time_steps", lambda config: 2.0)
     plan = make_plan(ask_for("hisem-table-1", tmp_path), timed=True)
     assert plan.hours == pytest.approx(8 / 2 / 3600)
+    few = make_plan(ask_for("hisem-table-1", tmp_path, (0,), "max_steps=1", "batch_size=4"))
+    assert planning._hours(few, {"full": 2.0})["hours"] == pytest.approx(4 / 2 / 3600)
+
+
+def test_what_starts_from_a_run_to_come_is_not_timed(
+    ask_for: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[str] = []
+
+    def time_steps(config: TrainConfig) -> float:
+        timed.append(Path(config.out).name)
+        return 2.0
+
+    monkeypatch.setattr(planning, "time_steps", time_steps)
+    plan = make_plan(ask_for("reasoncd-table-4", tmp_path), timed=True)
+    assert timed == ["msff-seed0"]
+    assert plan.hours is None and "still to be trained" in plan.timed_by
 
 
 def test_another_configuration_in_the_folder_is_refused(
@@ -97,6 +115,10 @@ def test_where_a_run_lies_makes_it_no_other_run(ask_for: Ask, tmp_path: Path) ->
     here = to_mapping(run.config)
     assert same_run(here, {**here, "out": "elsewhere", "save_minutes": 1})
     assert not same_run(here, {**here, "seed": 1})
+    first = {**here, "out": "runs/rank-4", "start": "runs/msff/best"}
+    moved = {**here, "out": "/moved/rank-4", "start": "/moved/msff/best"}
+    assert same_run(first, moved)
+    assert not same_run(first, {**moved, "start": "/other/msff/best"})
 
 
 def test_disk_of_models_and_of_states(ask_for: Ask, tmp_path: Path) -> None:
@@ -144,8 +166,21 @@ def test_what_cannot_be_trained_is_named(ask_for: Ask, tmp_path: Path) -> None:
     assert "whatchanged prepare" in found.value.hint
     with pytest.raises(DatasetError, match="annotation file"):
         make_plan(replace(ask_for("hisem-table-1", tmp_path), data=empty))
-    with pytest.raises(DatasetError, match="does not exist"):
-        make_plan(replace(ask_for("hisem-table-1", tmp_path), data=tmp_path / "no"))
+    with pytest.raises(DatasetError, match="does not exist") as nowhere:
+        make_plan(replace(ask_for("hisem-table-2", tmp_path), data=tmp_path / "no"))
+    assert "WHU-CDC comes from" in nowhere.value.hint
+
+
+def test_masks_are_looked_for_before_anything_is_trained(
+    ask_for: Ask, tmp_path: Path, pairs: Path
+) -> None:
+    for missing in ("train", "test"):
+        data = tmp_path / missing
+        shutil.copytree(pairs, data)
+        shutil.rmtree(data / "label" / missing)
+        with pytest.raises(DatasetError, match=f"split '{missing}' has a change mask"):
+            make_plan(replace(ask_for("reasoncd-table-4", tmp_path), data=data))
+        assert make_plan(replace(ask_for("hisem-table-1", tmp_path), data=data)).runs
 
 
 def test_the_paper_preset_of_hisem_is_planned(pairs: Path, tmp_path: Path) -> None:
@@ -197,12 +232,13 @@ def test_prepared_samples_are_trained_on_as_in_the_paper(pairs: Path, tmp_path: 
         assert run.config.data.samples == str(data.resolve()) and not run.config.data.captions
         assert reasoncd_config(run.config).language.lora_rank == rank
         assert run.config.preset == "reasoncd-llama2-7b"
-    assert (plan.data_name, plan.n_train, plan.split) == ("BCDD (random-0)", 8, "test")
+    assert (str(plan.found), plan.split) == ("BCDD (random-0), 8 training samples", "test")
     assert plan.disk_gb is None
     small = make_plan(replace(request, preset="small"))
     assert {run.config.preset for run in small.runs} == {"reasoncd-small"}
-    with pytest.raises(UsageError, match="wishes of the bank"):
-        make_plan(replace(request, experiment=experiment("reasoncd-fig-15")))
+    for number in range(11, 18):  # pictures alone, of curves and of wishes
+        other = make_plan(replace(request, experiment=experiment(f"reasoncd-fig-{number}")))
+        assert {run.config.task for run in other.runs} == {"samples"}
 
 
 def test_samples_without_validation_choose_no_checkpoint(pairs: Path, tmp_path: Path) -> None:
@@ -230,8 +266,10 @@ def test_a_table_on_prepared_samples(
     results = carry_out(make_plan(request))
     assert results.table is not None
     assert "each asked its own question" in results.table.caption
-    assert "4 pairs of BCDD (blocks-0)" in results.table.caption
+    assert "4 samples of BCDD (blocks-0)" in results.table.caption
     floors = {row.label[0] for row in results.table.rows if row.source == "floor"}
     assert floors == {"nothing changed", "everything changed"}
     assert {p.name for p in results.pictures} >= {"masks.png"}
     assert {r.name for r in (tmp_path / "out" / "runs").iterdir()} == {"msff-seed0", "concat-seed0"}
+    page = (results.folder / "index.html").read_text(encoding="utf-8")
+    assert "2 finished, 0 started, 0 new" in page

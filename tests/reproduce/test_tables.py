@@ -131,6 +131,13 @@ def test_routing_tables_read_gain_and_rho_and_have_floors_of_every_part(
     assert table.scores[0] == "router"
     assert ours["all", "Improvement"].values[:2] == (10.0, 5.0)
     assert ours["all", "rho"].values[:2] == (None, 0.5)
+    # Gains of 5 and 2 points over 10 and 30 points of the router: the ratio of the means.
+    other = scored("full", 1, 12.0)
+    other.routes["predicted"]["overall"]["router"] = 70.0  # type: ignore[index]
+    other.routes["label"]["overall"]["bleu1"] = 14.0  # type: ignore[index]
+    two = tables.make_table(plan, [scored("full", 0, 12.0), other])
+    (rho,) = [r for r in two.rows if r.source == "ours" and r.label == ("all", "rho")]
+    assert rho.values[1] == pytest.approx(3.5 / 20) and rho.deviations[1] is None
     floors = [row.label for row in table.rows if row.source == "floor"]
     assert floors == [("unchanged", "constant"), ("changed", "constant"), ("all", "constant")]
 

@@ -194,6 +194,9 @@ def test_validation_comes_every_so_often_and_at_the_end(tmp_path: Path) -> None:
     run(tmp_path, epochs=5, validate_every=2)
     events = [r["epoch"] for r in read_log(tmp_path / "log.jsonl") if r["event"] == "validation"]
     assert events == [1, 3, 4]
+    run(tmp_path / "cut", epochs=5, validate_every=2, max_steps=3)  # where the first epoch ends
+    events = [r for r in read_log(tmp_path / "cut" / "log.jsonl") if r["event"] == "validation"]
+    assert len(events) == 1 and (tmp_path / "cut" / "best").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,17 @@ def test_where_and_how_long_a_run_goes_may_change(tmp_path: Path, key: str) -> N
     assert load_state(tmp_path, net, optimiser, {**CONFIG, key: 77}) == Progress(global_step=1)
 
 
+def test_what_a_run_starts_from_may_move_with_it(tmp_path: Path) -> None:
+    net, optimiser = trained()
+    plain = {**CONFIG, "out": "runs/words", "start": "runs/masks/best"}
+    save_state(tmp_path, net, optimiser, Progress(global_step=1), plain)
+    moved = {**plain, "out": "/moved/words", "start": "/moved/masks/best"}
+    assert load_state(tmp_path, net, optimiser, moved) == Progress(global_step=1)
+    for other in ("/moved/other/best", "runs/masks/best", "/masks/best"):
+        with pytest.raises(CheckpointError, match="another configuration"):
+            load_state(tmp_path, net, optimiser, {**moved, "start": other})
+
+
 def test_a_state_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
     net, optimiser = trained(width=4)
     save_state(tmp_path, net, optimiser, Progress(global_step=1), CONFIG)

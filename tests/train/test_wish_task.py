@@ -270,6 +270,27 @@ def test_a_meaning_of_many_ideas_is_drawn_more_often(make: Callable[..., WishTas
     assert drawn[often] > drawn[rare] and ideas[0] > 3 * ideas[1]
 
 
+def test_the_language_part_can_go_on_over_another_mask_part(
+    make: Callable[..., WishTask], masks: Path, tmp_path: Path
+) -> None:
+    first = make(seed=7)
+    with torch.no_grad():
+        for name, parameter in first.reasoncd.named_parameters():
+            if ".lora_" in name or name.startswith(("language.rows", "project.", "state_prompt.")):
+                parameter.add_(torch.randn_like(parameter))
+    first.save(tmp_path / "first", {})
+    second = make(language=str(tmp_path / "first"))
+    fresh = make()
+    told, other = first.reasoncd.state_dict(), fresh.reasoncd.state_dict()
+    for name, tensor in second.reasoncd.state_dict().items():
+        assert torch.equal(tensor, told[name]), name
+    assert not torch.equal(told["language.rows"], other["language.rows"])
+    with pytest.raises(CheckpointError, match="not a ReasonCD"):
+        make(language=str(masks))
+    with pytest.raises(CheckpointError, match="not of this preset"):
+        make(language=str(tmp_path / "first"), model={"language": {"lora_rank": 3}})
+
+
 def test_a_batch_is_decided_by_its_generator(make: Callable[..., WishTask]) -> None:
     task = make(data={"photometric": 0.5})
     one, again, other = (batch_of(task, [BUILT, SAME], seed) for seed in (3, 3, 4))

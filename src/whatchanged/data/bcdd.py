@@ -119,6 +119,16 @@ def _divide(names: Sequence[str], recipe: str, source: Path) -> dict[str, list[s
 # --- the scene ------------------------------------------------------------------------------
 
 
+def is_scene(source: Path) -> bool:
+    """Whether a folder holds BCDD's scene, or some of its files."""
+    return any(
+        (root / path).is_file()
+        for root in (source, source / _INNER)
+        for paths in _SCENE_FILES.values()
+        for path in paths
+    )
+
+
 def _find_scene(source: Path) -> dict[str, Path] | None:
     """Return the three files of a scene; None if the folder holds tiles.
 

@@ -21,7 +21,7 @@ from whatchanged.data.composite_shapes import draw_shape, label_objects, whole_o
 from whatchanged.data.mask_sets import CoverPicture, load_dubai, load_loveda
 from whatchanged.data.pictures import (
     UNKNOWN,
-    read_classes,
+    read_land_cover,
     read_picture,
     resize_classes,
     resize_picture,
@@ -109,7 +109,8 @@ def covers_of_pairs(samples: Sequence[CaptionSample]) -> tuple[CoverPicture, ...
         for date, (path, map_path) in zip(("before", "after"), dates, strict=True):
             if map_path is None:
                 continue
-            pixels, classes = read_picture(path), read_classes(map_path)
+            pixels = read_picture(path)
+            classes = read_land_cover(map_path, sample.label_colours)
             if pixels.shape[:2] != classes.shape:
                 raise DatasetError(f"{map_path} and {path} have different sizes")
             classes = np.where(classes == 0, np.uint8(UNKNOWN), classes)

@@ -301,6 +301,10 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
 )
 
 
+RECIPES = {WHU_CD.name: "bit-7620"}
+"""Names of the published divisions of sets whose splits are lists."""
+
+
 def known_set(name: str) -> KnownSet:
     """Return a data set by its name or title, case and punctuation aside.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from whatchanged import console
 from whatchanged.answers import Understood
 from whatchanged.data.levir_cc import load_levir_cc
-from whatchanged.data.pictures import UNKNOWN, picture_size, read_classes
+from whatchanged.data.pictures import UNKNOWN, picture_size, read_land_cover, read_mask
 from whatchanged.data.prepared import Faults, Prepared, finished, new_folder, write_record
 from whatchanged.data.reason_json import ReasonSample, write_reason_json
-from whatchanged.data.samples import CaptionSample
+from whatchanged.data.samples import CaptionSample, LabelColours
 from whatchanged.data.set_types import SPLITS
 from whatchanged.data.transitions import presence, wish_masks
 from whatchanged.data.wish_samples import BANK_SPLIT, Bank, WishedPair, WishWriter
@@ -47,8 +48,9 @@ def prepare_pairs(
     does not meet (`transitions.presence`); what is uncertain is not asked.
 
     Raises:
-        DatasetError: A broken set; masks that cannot be read or have other sizes are counted,
-            the first ten named. Or `out` holds something else.
+        DatasetError: A broken set; masks that cannot be read or have other sizes, and land
+            cover that does not exist, are counted, the first ten named. Or `out` holds
+            something else.
         UsageError: A limit below 1.
     """
     if limit is not None and limit < 1:
@@ -83,17 +85,22 @@ def _wished(
     """Find what a pair meets and what not; None, and faults, if its maps are broken."""
     try:
         shape = _shape(sample)
-        layers = [
-            _read_map(path, shape)
-            for path in (sample.classes_before, sample.classes_after, sample.mask)
-        ]
     except DatasetError as error:
         faults.add(error.message)
         return None
-    classes_before, classes_after, mask = layers
-    if sample.mask is not None:
-        mask = (mask != 0).astype(np.uint8)
-    masks = wish_masks(meanings, classes_before, classes_after, mask)
+    layers = []
+    for path, read in (
+        (sample.classes_before, read_land_cover),
+        (sample.classes_after, read_land_cover),
+        (sample.mask, read_mask),
+    ):
+        try:
+            layers.append(_read_map(path, read, sample.label_colours, shape))
+        except DatasetError as error:
+            faults.add(error.message)
+    if len(layers) < 3:
+        return None
+    masks = wish_masks(meanings, *layers)
     states = {
         meaning: presence(meaning, wished, changed=sample.changed, captions=sample.captions)
         for meaning, wished in masks.items()
@@ -120,10 +127,15 @@ def _shape(sample: CaptionSample) -> tuple[int, int]:
     return height, width
 
 
-def _read_map(path: Path | None, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _read_map(
+    path: Path | None,
+    read: Callable[[Path, LabelColours | None], NDArray[np.uint8]],
+    colours: LabelColours | None,
+    shape: tuple[int, int],
+) -> NDArray[np.uint8]:
     if path is None:
         return np.full(shape, UNKNOWN, np.uint8)
-    values = read_classes(path)
+    values = read(path, colours)
     if values.shape != shape:
         (height, width), (h, w) = values.shape, shape
         raise DatasetError(f"{path} is {width} x {height} pixels, its pictures {w} x {h}")

@@ -29,11 +29,12 @@ from whatchanged.errors import DatasetError
 Array: TypeAlias = NDArray[np.uint8]
 
 UNKNOWN = 255  # mask and class value where nothing is known
+LAND_COVER = 7  # classes are 1 to 7, see `transitions`; 0 is unchanged
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 # What Pillow raises at broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _MASK_COLOURS = 16  # a coloured mask has fewer, a photograph thousands
-_VERSION = 1  # of the cache's contents: raise it when decoding or resizing changes
+_VERSION = 2  # of the cache's contents: raise it when decoding, checking or resizing changes
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits a band or fewer
 
 
@@ -88,7 +89,7 @@ class PictureStore:
 
         Raises:
             DatasetError: A file that is missing, damaged, not 8-bit, not square or, within
-                one sample, of another size.
+                one sample, of another size; or land cover that does not exist.
         """
         if cache is None:
             layers = _allocate(samples, size, None)
@@ -177,6 +178,22 @@ def read_classes(path: Path, colours: LabelColours | None = None) -> Array:
         raise DatasetError(
             f"{path} has {int((~known).sum())} pixels of colours the set does not have, "
             f"such as {tuple(pixels[~known][0].tolist())}"
+        )
+    return classes
+
+
+def read_land_cover(path: Path, colours: LabelColours | None = None) -> Array:
+    """Read a map of land cover, [H, W] uint8: 1 to 7, 0 unchanged, 255 unknown.
+
+    Raises:
+        DatasetError: As :func:`read_classes`; or a value that is no land cover.
+    """
+    classes = read_classes(path, colours)
+    odd = (classes > LAND_COVER) & (classes != UNKNOWN)
+    if odd.any():
+        raise DatasetError(
+            f"{path} has the value {classes[odd][0]} at {int(odd.sum())} pixels",
+            hint=f"land cover is 1 to {LAND_COVER}, 0 where unchanged and 255 where unknown",
         )
     return classes
 
@@ -299,7 +316,7 @@ def _fill_sample(layers: dict[str, Array], index: int, sample: CaptionSample, si
             if name in layers:
                 layers[name][index] = UNKNOWN
             continue
-        values = (read_mask if name == "mask" else read_classes)(path, sample.label_colours)
+        values = (read_mask if name == "mask" else read_land_cover)(path, sample.label_colours)
         _check_size(path, values, before.shape[:2])
         layers[name][index] = resize_classes(values, size)
 

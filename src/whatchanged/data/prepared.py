@@ -28,6 +28,7 @@ SUFFIXES = (".jsonl", ".json")
 """Of files of samples: one a line, or a list."""
 
 _SHOWN = 10
+_RECIPE = "# recipe "
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,29 @@ def finished(folder: Path, kind: str, options: Mapping[str, Any]) -> Prepared | 
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        made = record["kind"], record["options"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    record = read_record(folder)
+    if record is None:
         raise DatasetError(
             f"{folder} exists and was not made by `whatchanged prepare`",
             hint="choose another folder",
-        ) from error
+        )
+    made = record["kind"], record["options"]
     if made != (kind, dict(options)):
         raise DatasetError(
             f"{folder} was prepared as {made[0]} with {made[1]}",
             hint="choose another folder, or replace it with --force",
         )
     return Prepared(folder, record, fresh=False)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a folder's ``prepared.json``; None if it has none of ours."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        known = isinstance(record["kind"], str) and isinstance(record["options"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if known else None
 
 
 def has_samples(folder: Path, split: str) -> bool:
@@ -164,9 +174,18 @@ def write_splits(folder: Path, recipe: str, splits: Mapping[str, Sequence[str]])
         content = "".join(f"{name}\n" for name in names).encode()
         write_file(folder / "splits" / f"{split}.txt", content)
         sums[split] = hashlib.sha256(content).hexdigest()
-    lines = [f"# recipe {recipe}", *(f"{digest}  {split}.txt" for split, digest in sums.items())]
+    lines = [f"{_RECIPE}{recipe}", *(f"{digest}  {split}.txt" for split, digest in sums.items())]
     write_file(folder / "splits" / "sha256.txt", ("\n".join(lines) + "\n").encode())
     return sums
+
+
+def noted_recipe(folder: Path) -> str | None:
+    """Return the recipe that `write_splits` noted in a folder; None if there is none."""
+    try:
+        first, *_ = (folder / "splits" / "sha256.txt").read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return None
+    return first.removeprefix(_RECIPE) if first.startswith(_RECIPE) else None
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -112,6 +112,11 @@ def prepare_second(
     return Prepared(out, record, fresh=True)
 
 
+def is_second(source: Path) -> bool:
+    """Whether a folder holds what only SECOND has: ``im1``, or parts with it."""
+    return any((folder / "im1").is_dir() for folder in (source, *source.glob("*")))
+
+
 def decode_palette(colours: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     """Turn a label picture [H, W, 3] into classes [H, W].
 

@@ -1,7 +1,8 @@
 """Where a pair meets a wish: masks from land cover before and after, and what is certain.
 
 Land cover is numbered 1 water, 2 bare ground, 3 low vegetation, 4 tree, 5 building,
-6 playground, 7 road; 0 says that the pixel did not change, 255 that its class is unknown.
+6 playground, 7 road; 0 says that the pixel did not change, 255 that its class is unknown. Other
+values do not get here: `pictures.read_land_cover` refuses them.
 Annotations know less than a wish may ask: some masks mark buildings alone, most pairs name one
 transition. So everything here is three-valued (Kleene): no, unknown, yes as 0, 1, 2, where
 "and" is the minimum, "or" the maximum and "not" 2 - x.

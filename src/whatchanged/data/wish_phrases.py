@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from whatchanged.answers import CLASS_WORDS, Understood
-from whatchanged.data.wishes import Wish
+from whatchanged.data.wishes import Wish, load_wishes
 
 _SENTENCE = 0.2  # share of wishes that are whole sentences
 _REQUEST = 0.4  # share of phrases that stand inside a request
@@ -39,7 +39,29 @@ def can_compose(understood: Understood | None) -> bool:
 
 
 def compose_wish(understood: Understood, rng: Rng) -> Wish:
-    """Draw an explicit wish that means `understood`; see `can_compose`."""
+    """Draw an explicit wish that means `understood`; see `can_compose`.
+
+    What is by chance a wording of the bank's validation or test split is drawn again: nothing
+    that a model is measured with is trained on.
+    """
+    wish = _draw_wish(understood, rng)
+    while _plain(wish.text) in _held_out():
+        wish = _draw_wish(understood, rng)
+    return wish
+
+
+@cache
+def _held_out() -> frozenset[str]:
+    splits = ("validation", "test")
+    return frozenset(_plain(wish.text) for split in splits for wish in load_wishes(split))
+
+
+def _plain(text: str) -> str:
+    """Return a text without what a hasty writer changes: capitals and the last stop."""
+    return text.casefold().rstrip("?.!")
+
+
+def _draw_wish(understood: Understood, rng: Rng) -> Wish:
     words = load_phrases()
     new = _name(understood.classes, rng)
     if understood.former:

@@ -43,6 +43,7 @@ class ChangePolygon:
         wish: What was asked for.
         target: Classes the wish was understood as.
         direction: `appeared`, `disappeared` or `either`; None where not understood.
+        former: Classes that stood there before; empty where the wish does not say.
     """
 
     geometry: shapely.Polygon
@@ -52,6 +53,7 @@ class ChangePolygon:
     wish: str = ""
     target: tuple[str, ...] = ()
     direction: str | None = None
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ def vectorise(
     wish: str = "",
     target: tuple[str, ...] = (),
     direction: str | None = None,
+    former: tuple[str, ...] = (),
     speck_pixels: int = SPECK_PIXELS,
 ) -> ChangeMap:
     """Turn a mask into polygons along pixel edges.
@@ -88,9 +91,10 @@ def vectorise(
         mask: [H, W].
         probability: [H, W]; read inside the mask alone.
         grid: Grid of both.
-        wish: Written to every polygon, and so the next two.
+        wish: Written to every polygon, and so the next three.
         target: Classes.
         direction: Of the change.
+        former: Classes that stood there before.
         speck_pixels: Patches of fewer pixels are left out, of the mask too.
     """
     patches: Any = shapes(mask.astype(np.uint8), mask=mask, connectivity=4)
@@ -117,6 +121,7 @@ def vectorise(
             wish=wish,
             target=target,
             direction=direction,
+            former=former,
         )
         for i, (number, geometry) in enumerate(zip(order, geometries, strict=True))
     )
@@ -176,12 +181,13 @@ def write_geojson(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) -> 
             "type": "Feature",
             "id": number,
             "properties": {
-                "wish": polygon.wish,
+                "wish": storable(polygon.wish),
                 "target": list(polygon.target),
                 "direction": polygon.direction,
                 "probability": round(polygon.probability, 4),
                 "area_m2": _rounded(polygon.area_m2),
                 "area_px": polygon.area_px,
+                "former": list(polygon.former),
             },
             "geometry": None if place is None else shapely.geometry.mapping(place),
         }
@@ -191,18 +197,24 @@ def write_geojson(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) -> 
     write_bytes(path, text.encode())
 
 
-_COLUMNS = ("wish", "target", "direction", "probability", "area_m2", "area_px")
+def storable(text: str) -> str:
+    """Return a text that every file can hold: without lone surrogates and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+_COLUMNS = ("wish", "target", "direction", "probability", "area_m2", "area_px", "former")
 
 
 def _columns(polygons: Sequence[ChangePolygon]) -> list[Any]:
     areas = [np.nan if p.area_m2 is None else round(p.area_m2, 2) for p in polygons]
     return [
-        np.array([p.wish for p in polygons], object),
+        np.array([storable(p.wish) for p in polygons], object),
         np.array([", ".join(p.target) for p in polygons], object),
         np.array([p.direction for p in polygons], object),
         np.array([round(p.probability, 4) for p in polygons], np.float64),
         np.array(areas, np.float64),  # not a number becomes NULL
         np.array([p.area_px for p in polygons], np.int64),
+        np.array([", ".join(p.former) for p in polygons], object),
     ]
 
 

@@ -7,12 +7,12 @@ see :mod:`whatchanged.metrics.protocol`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from whatchanged.errors import DatasetError, UsageError
 from whatchanged.metrics.bleu import BleuCounts, bleu, bleu_counts, sum_counts
-from whatchanged.metrics.cider import cider_d
+from whatchanged.metrics.cider import can_score, cider_d
 from whatchanged.metrics.meteor import (
     MeteorCounts,
     meteor_counts,
@@ -35,8 +35,8 @@ class CaptionScores:
         bleu1: BLEU with unigrams; ``bleu2`` to ``bleu4`` likewise, corpus level.
         meteor: METEOR 1.5, None where it was left out.
         rouge_l: ROUGE-L, mean over pairs.
-        cider_d: CIDEr-D times 100, so 138.86 for the 1.3886 of the coco-caption code; None on
-            unchanged pairs alone, where it is 0 by construction.
+        cider_d: CIDEr-D times 100, so 138.86 for the 1.3886 of the coco-caption code; None in a
+            breakdown where it is 0 by construction.
         s_m: Mean of BLEU-4, METEOR, ROUGE-L and CIDEr-D; None where one of them is.
         n: Number of pairs.
     """
@@ -67,6 +67,9 @@ class CaptionBreakdown:
         changed: Changed pairs alone, CIDEr-D with their own document frequencies; None if none.
         unchanged: Unchanged pairs alone, without CIDEr-D; None if there are none.
         pairs: One entry per pair in the order given, CIDEr-D with the frequencies of all.
+
+    Where all pairs of `overall` or `changed` have the same references (one pair alone, unchanged
+    pairs alone), CIDEr-D is 0 whatever is predicted: it and `s_m` are None there.
     """
 
     overall: CaptionScores
@@ -137,6 +140,8 @@ def score_breakdown(
     if len(changed) != len(guesses):
         raise DatasetError(f"{len(guesses)} captions but {len(changed)} change labels")
     measured = _measure(guesses, truths, meteor)
+    if not can_score(truths):
+        measured = replace(measured, cider_d=None)
     parts: dict[bool, CaptionScores | None] = {}
     for label in (True, False):
         chosen = [index for index, value in enumerate(changed) if bool(value) is label]
@@ -209,8 +214,9 @@ def _subset_scores(
     if not chosen:
         return None
     cider = None
-    if with_cider:
-        cider = cider_d([predictions[i] for i in chosen], [references[i] for i in chosen])
+    truths = [references[i] for i in chosen]
+    if with_cider and can_score(truths):
+        cider = cider_d([predictions[i] for i in chosen], truths)
     return _corpus_scores(
         _Measured(
             [measured.bleu[i] for i in chosen],

@@ -36,6 +36,17 @@ def cider_d(predictions: Sequence[Caption], references: Sequence[Sequence[Captio
     ]
 
 
+def can_score(references: Sequence[Sequence[Caption]]) -> bool:
+    """Tell whether CIDEr-D of a set can be above 0: some n-gram is not in every pair's references.
+
+    Otherwise every n-gram of the references weighs log(1) = 0.
+    """
+    groups = {frozenset(alternatives) for alternatives in references}
+    ngrams = (set().union(*(ngram_counts(r) for r in group)) for group in groups)
+    first = next(ngrams, set())
+    return any(found != first for found in ngrams)
+
+
 class CiderScorer:
     """CIDEr-D of single captions with the document frequencies of a fixed set.
 

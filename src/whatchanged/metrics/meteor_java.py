@@ -15,6 +15,7 @@ from whatchanged.metrics.ngrams import Caption
 # Exact, stem, synonym, paraphrase: the English weights of Denkowski and Lavie, 2014, Table 3.
 _MATCHER_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 _N_STATISTICS = 23
+_HARMLESS = ("Picked up ", "WARNING:")  # what Java notes of its own options and methods
 _START_SECONDS = 300.0
 _SECONDS_PER_REFERENCE = 0.02
 
@@ -95,11 +96,12 @@ def _run(java: str, jar: Path, questions: Sequence[str], time_limit: float) -> l
             f"METEOR's own program did not finish within {time_limit:.0f} s",
             hint="use the METEOR back-end exact, or score fewer captions at a time",
         ) from error
-    complaint = done.stderr.decode(errors="replace").strip()
+    said = done.stderr.decode(errors="replace").strip()
+    complaints = [s for s in said.splitlines() if s.strip() and not s.startswith(_HARMLESS)]
     answers = done.stdout.decode(errors="replace").splitlines()
-    if done.returncode != 0 or complaint:
+    if done.returncode != 0 or complaints:
         raise WhatchangedError(
-            f"METEOR's own program ended with code {done.returncode}: {complaint[-400:]}",
+            f"METEOR's own program ended with code {done.returncode}: {said[-400:]}",
             hint="check that `java -version` says 11 or newer, or use the back-end exact",
         )
     if len(answers) != len(questions):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whatchanged.errors import UsageError
 from whatchanged.reproduce import tables
-from whatchanged.reproduce.plan import Plan
+from whatchanged.reproduce.plan import Plan, make_plan
 from whatchanged.reproduce.run import score_runs, train_runs
 
 
@@ -54,7 +54,7 @@ def carry_out(plan: Plan) -> Results:
         ):
             (folder / name).write_text(text, encoding="utf-8")
     pictures = draw_pictures(plan, runs, folder)
-    write_page(plan, table, pictures, folder / "index.html")
+    write_page(make_plan(plan.request), table, pictures, folder / "index.html")
     return Results(folder, table, tuple(picture.path for picture in pictures))
 
 

@@ -5,8 +5,9 @@ Pairs are taken evenly from the split: nobody chose them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,11 +16,12 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from whatchanged.answers import CLASS_WORDS, ask_to_explain
+from whatchanged.answers import CLASS_WORDS, EXPLAIN, ask_to_explain
 from whatchanged.data.asked_pairs import open_pairs
 from whatchanged.data.caption_classes import names_class
 from whatchanged.data.levir_cc import load_levir_cc
 from whatchanged.data.pictures import UNKNOWN, PictureStore
+from whatchanged.data.prepared import has_samples
 from whatchanged.data.samples import CaptionSample
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.evaluate import predict_samples
@@ -187,36 +189,78 @@ def _masks(plan: Plan, runs: Sequence[ScoredRun]) -> Named:
     columns = {}
     for run in seeds:
         _, draw = open_drawer(run.checkpoint)
-        columns[run.variant] = [draw(p.before, p.after, p.wishes)[0] for p in pairs]
+        columns[run.variant] = [
+            draw(p.before, p.after, p.wishes)[0] & (p.masks[0] != UNKNOWN) for p in pairs
+        ]
     shown = [ShownPair(p.name, _upright(p.before), _upright(p.after), ()) for p in pairs]
     truths = [pair.masks[0] == 1 for pair in pairs]
     return [("Change masks", "masks", figures.mask_sheet(shown, columns, truths))]
 
 
 def _wishes(plan: Plan, runs: Sequence[ScoredRun]) -> Named:
-    data = ValidationPairs(_data_config(plan, runs[0]))
     model = load_reasoncd(runs[0].checkpoint)
     kind, explained = _WISH_KINDS[plan.request.experiment.name]
-    rng = np.random.default_rng(0)
-    shown, masks, truths = [], [], []
-    for place in _evenly(range(len(data.validation)), 4 * FEW):
-        layers = data.validation_store.whole(place)
-        sample = data.validation[place]
-        for wish, drawn in _choose(data, place, kind, rng)[: 2 if kind == "explicit" else 1]:
-            text = ask_to_explain(wish.text) if explained else wish.text
-            (answer,) = ask_layers(model, layers.before, layers.after, [text])
-            known = (drawn.mask != UNKNOWN).all()
-            pictures = (_upright(layers.before), _upright(layers.after))
-            lines = (f"wish: {text}", f"answer: {answer.answer}")
-            shown.append(ShownPair(sample.name, *pictures, lines))
-            masks.append(answer.mask.numpy())
-            truths.append(drawn.mask == 1 if known else None)
-        if len(shown) >= FEW:
-            break
+    find = _sample_wishes if has_samples(plan.request.data, plan.split) else _bank_wishes
+    asked = list(islice(find(plan, _data_config(plan, runs[0]), kind, explained), FEW))
+    shown, masks = [], []
+    for wish in asked:
+        (answer,) = ask_layers(model, wish.before, wish.after, [wish.text])
+        lines = (f"wish: {wish.text}", f"answer: {answer.answer}")
+        shown.append(ShownPair(wish.name, _upright(wish.before), _upright(wish.after), lines))
+        masks.append(answer.mask.cpu().numpy())
     if not shown:
         return []
     title = plan.request.experiment.title
+    truths = [wish.truth for wish in asked]
     return [(title, "wishes", figures.mask_sheet(shown, {"answer": masks}, truths))]
+
+
+@dataclass(frozen=True)
+class _AskedWish:
+    """A wish about a pair [3, S, S], and where it is met, [S, S]; None where that is not known."""
+
+    name: str
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    text: str
+    truth: NDArray[np.bool_] | None
+
+
+def _bank_wishes(
+    plan: Plan, config: DataConfig, kind: str, explained: bool
+) -> Iterator[_AskedWish]:
+    """Ask annotated pairs with wordings of the bank's test split."""
+    data = ValidationPairs(config)
+    rng = np.random.default_rng(0)
+    for place in _evenly(range(len(data.validation)), 4 * FEW):
+        layers = data.validation_store.whole(place)
+        name = data.validation[place].name
+        for wish, drawn in _choose(data, place, kind, rng)[: 2 if kind == "explicit" else 1]:
+            text = ask_to_explain(wish.text) if explained else wish.text
+            truth = drawn.mask == 1 if (drawn.mask != UNKNOWN).all() else None
+            yield _AskedWish(name, layers.before, layers.after, text, truth)
+
+
+def _sample_wishes(
+    plan: Plan, config: DataConfig, kind: str, explained: bool
+) -> Iterator[_AskedWish]:
+    """Take the questions of five-field samples; what the bank does not know fits every kind."""
+    pairs, _ = open_pairs(plan.request.data, plan.split, config.size)
+    kinds = {ask_to_explain(w.text) if explained else w.text: w.kind for w in load_wishes()}
+    for place in _evenly(range(len(pairs)), 4 * FEW):
+        pair = pairs[place]
+        fitting = [
+            (text, mask)
+            for text, mask in zip(pair.wishes, pair.masks, strict=True)
+            if kinds.get(text, kind) == kind and text.endswith(EXPLAIN) == explained
+        ]
+        first = {bool((mask == 1).any()): (text, mask) for text, mask in reversed(fitting)}
+        wanted = (True, False) if kind == "explicit" else (True,)
+        if not first.keys() >= set(wanted):
+            continue
+        for text, mask in (first[met] for met in wanted):
+            truth = mask == 1 if (mask != UNKNOWN).all() else None
+            yield _AskedWish(pair.name, pair.before, pair.after, text, truth)
 
 
 _WISH_KINDS = {

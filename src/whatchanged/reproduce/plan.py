@@ -12,16 +12,16 @@ from typing import Any, Literal
 import torch
 
 from whatchanged.config import apply_mapping, apply_overrides, from_mapping, to_mapping
-from whatchanged.data.integrity import identify
-from whatchanged.data.known_sets import missing
-from whatchanged.data.levir_cc import find_captions_file, load_references
-from whatchanged.data.prepared import RECORD, has_samples, samples_file
-from whatchanged.data.reason_json import load_reason_json
-from whatchanged.errors import DatasetError, UsageError
+from whatchanged.data.known_sets import known_set, missing
+from whatchanged.data.prepared import has_samples
+from whatchanged.errors import UsageError
+from whatchanged.models import weights
+from whatchanged.reproduce.dataset import FoundData, look_at, prepared_data
 from whatchanged.reproduce.experiments import VARIANTS, Experiment
 from whatchanged.reproduce.recipes import RECIPES, Preset, Stage
 from whatchanged.train.config import TrainConfig, model_config, reasoncd_config
 from whatchanged.train.record import read_log
+from whatchanged.train.state import run_identity
 
 FINISHED = "finished.json"
 State = Literal["new", "started", "finished"]
@@ -29,9 +29,6 @@ State = Literal["new", "started", "finished"]
 _TIMED_STEPS = 3
 _STATE_COPIES = 2 * 3  # two saved states, each of weights and two moments
 _MODEL_COPIES = 2  # best and last
-# What one machine may write differently without the run being another.
-_FREE = ("out", "resume", "save_minutes")
-_TITLES = {"bcdd": "BCDD", "second": "SECOND"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,8 @@ class Request:
 
     Attributes:
         experiment: Table or figure.
-        data: Folder of the data set, in LEVIR-CC's layout or, for ReasonCD, prepared.
+        data: Folder of the data set: in LEVIR-CC's layout; for ReasonCD also prepared, or BCDD
+            or SECOND as they are distributed.
         out: Folder of runs and results.
         seeds: One run of each variant for each.
         preset: Size of model and recipe.
@@ -85,9 +83,7 @@ class Plan:
 
     Attributes:
         request: What was asked for.
-        data_name: Name of the data set that the folder holds, or the folder's.
-        split: Split that is scored.
-        n_train: Training pairs in the data set.
+        found: What the data set holds.
         runs: In the order of training.
         hours: Of what is left; None where nothing is known.
         timed_by: What the hours come from.
@@ -95,13 +91,16 @@ class Plan:
     """
 
     request: Request
-    data_name: str
-    split: Literal["test", "val"]
-    n_train: int
+    found: FoundData
     runs: tuple[PlannedRun, ...]
     hours: float | None
     timed_by: str
     disk_gb: tuple[float, float] | None
+
+    @property
+    def split(self) -> Literal["test", "val"]:
+        """Split that is scored."""
+        return self.found.scored
 
     @property
     def left(self) -> tuple[PlannedRun, ...]:
@@ -112,6 +111,8 @@ class Plan:
 def make_plan(request: Request, *, timed: bool = False) -> Plan:
     """Look at data and earlier runs and say what is to be done.
 
+    BCDD and SECOND as they are distributed are turned into samples first, below `out`.
+
     Args:
         request: What was asked for.
         timed: Train three steps of each variant that no finished run can speak for.
@@ -119,13 +120,18 @@ def make_plan(request: Request, *, timed: bool = False) -> Plan:
     Raises:
         UsageError: No seed, a preset that the experiment has no recipe for, an override that
             does not fit, or runs of another configuration in the out folder.
-        DatasetError: The data set is missing or not in LEVIR-CC's layout.
+        DatasetError: The data set is missing or in no layout that is known, or has no masks
+            where masks are scored.
     """
     if not request.seeds:
         raise UsageError("no seed given", hint="such as --seeds 0..4")
+    if not request.data.is_dir():
+        raise missing(request.data, "does not exist", known_set(request.experiment.dataset))
+    if request.experiment.paper == "ReasonCD":
+        request = replace(request, data=prepared_data(request.data, request.out))
     _check_recipes(request)
-    name, counts = _look_at(request)
-    split: Literal["test", "val"] = "test" if counts.get("test") else "val"
+    skip = "data.skip_broken=true" in request.overrides
+    found = look_at(request.experiment, request.data, skip_broken=skip)
     runs = tuple(
         _planned(request, variant, seed)
         for seed in request.seeds
@@ -133,9 +139,9 @@ def make_plan(request: Request, *, timed: bool = False) -> Plan:
     )
     known = _known_rates(request.out)
     if timed:
-        left = {run.variant: run for run in runs if run.state != "finished"}
+        left = {run.variant: run for run in runs if run.state != "finished" and _can_start(run)}
         known |= {v: time_steps(run.config) for v, run in left.items() if v not in known}
-    plan = Plan(request, name, split, counts["train"], runs, None, "", _disk(runs))
+    plan = Plan(request, found, runs, None, "", _disk(runs))
     return replace(plan, **_hours(plan, known))
 
 
@@ -144,10 +150,11 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return {
         "table": plan.request.experiment.name,
         "data": str(plan.request.data),
-        "data_name": plan.data_name,
+        "data_name": plan.found.name,
         "split": plan.split,
         "preset": plan.request.preset,
-        "training_pairs": plan.n_train,
+        "training_pairs": plan.found.counts["train"],
+        "unit": plan.found.unit,
         "runs": [
             {
                 "variant": run.variant,
@@ -170,7 +177,7 @@ def as_text(plan: Plan) -> str:
     states = [run.state for run in plan.runs]
     lines = [
         f"{request.experiment.name}: {request.experiment.title} ({request.experiment.paper})",
-        f"{'data':<8}{plan.data_name}, {plan.n_train:,} training pairs; scored on {plan.split}",
+        f"{'data':<8}{plan.found}; scored on {plan.split}",
         f"{'runs':<8}{len(states)}: {states.count('finished')} finished, "
         f"{states.count('started')} started, {states.count('new')} new",
     ]
@@ -188,8 +195,7 @@ def as_text(plan: Plan) -> str:
 
 def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Tell whether two configurations, as plain values, train the same model."""
-    pairs = ({k: v for k, v in one.items() if k not in _FREE} for one in (first, second))
-    return next(pairs) == next(pairs)
+    return run_identity(first, finished=True) == run_identity(second, finished=True)
 
 
 def stage_of(request: Request, variant: str) -> Stage:
@@ -258,57 +264,12 @@ def _check_recipes(request: Request) -> None:
                 hint="make them with `whatchanged prepare` and name that folder, or train on "
                 "annotated pairs with --preset small",
             )
-        if stage == "samples" and request.experiment.kind == "pictures":
-            raise UsageError(
-                f"{request.experiment.name} asks wishes of the bank, which needs annotated pairs",
-                hint="name a folder in LEVIR-CC's layout with land cover (sem/)",
-            )
 
 
-def _look_at(request: Request) -> tuple[str, dict[str, int]]:
-    """Return name and pairs of each split of the data set."""
-    if not request.data.is_dir():
-        raise missing(request.data, "does not exist")
-    if request.experiment.paper == "ReasonCD" and has_samples(request.data, "train"):
-        return _look_at_samples(request.data)
-    skip = "data.skip_broken=true" in request.overrides
-    try:
-        references = load_references(find_captions_file(request.data), skip_broken=skip)
-    except DatasetError as error:
-        if request.experiment.paper == "HiSem":
-            raise
-        raise DatasetError(
-            f"{request.experiment.name}: {error.message}",
-            hint="name a folder in LEVIR-CC's layout whose pairs have masks (label/), or one that "
-            "`whatchanged prepare` made of BCDD or SECOND",
-        ) from error
-    counts = {split: 0 for split in ("train", "val", "test")}
-    for pair in references:
-        counts[pair.split] = counts.get(pair.split, 0) + 1
-    if not counts["train"] or not (counts["val"] or counts["test"]):
-        raise DatasetError(f"{request.data} needs pairs of train, and of val or test")
-    known = identify(request.data)
-    # The layout alone is no set of its own: the folder's name says more.
-    return (known.title if known and known.source else request.data.resolve().name), counts
-
-
-def _look_at_samples(folder: Path) -> tuple[str, dict[str, int]]:
-    """Return the name of a prepared folder, with its recipe if it has one, and its samples."""
-    counts = {
-        split: len(load_reason_json(samples_file(folder, split)))
-        if has_samples(folder, split)
-        else 0
-        for split in ("train", "val", "test")
-    }
-    if not counts["val"]:
-        raise DatasetError(f"{folder} needs samples of val, which choose the checkpoint")
-    name = folder.resolve().name
-    if (folder / RECORD).is_file():
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        name = _TITLES.get(record["kind"], name)
-        recipe = record["options"].get("recipe")
-        name = f"{name} ({recipe})" if recipe else name
-    return name, counts
+def _can_start(run: PlannedRun) -> bool:
+    """Whether what a run starts from is there."""
+    start = run.config.start
+    return start is None or start in weights.NAMED_WEIGHTS or Path(start).exists()
 
 
 def _with_starts(request: Request) -> list[str]:
@@ -361,10 +322,16 @@ def _hours(plan: Plan, known: Mapping[str, float]) -> dict[str, Any]:
         if rate is None:
             return {
                 "hours": None,
-                "timed_by": "no finished run of this kind; --time takes three steps",
+                "timed_by": "no finished run of this kind; --time takes three steps"
+                if _can_start(run)
+                else f"{run.variant} starts from a run that is still to be trained",
             }
-        pairs = plan.n_train * (1 + run.config.data.synthetic + run.config.data.self_pairs)
-        seconds += max(0.0, pairs * run.config.epochs - _pairs_done(run)) / rate
+        data = run.config.data
+        pairs = plan.found.counts["train"] * (1 + data.synthetic + data.self_pairs)
+        pairs *= run.config.epochs
+        if run.config.max_steps:
+            pairs = min(pairs, run.config.max_steps * run.config.batch_size)
+        seconds += max(0.0, pairs - _pairs_done(run)) / rate
     return {
         "hours": seconds / 3600,
         "timed_by": "from finished runs and timed steps of this machine",

@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from whatchanged.config import to_mapping
@@ -39,7 +40,7 @@ class ScoredRun:
         checkpoint: What was scored.
         routes: Way of routing -> numbers by part of the split; one entry for masks.
         floors: Predictor that sees no picture -> numbers by part.
-        n_pairs: Pairs scored.
+        n_pairs: Pairs scored, or masks.
     """
 
     variant: str
@@ -56,6 +57,19 @@ class ScoredRun:
             return self.routes[row.reading][row.part]
         gained = gain(self.routes["predicted"], self.routes["label"])
         return (gained if row.reading == "gain" else efficiency(gained))[row.part]
+
+
+def mean_run(runs: Sequence[ScoredRun]) -> ScoredRun:
+    """Return the mean of several seeds' numbers as one run; None where one has no such number."""
+    first = runs[0]
+    routes = {
+        route: {
+            part: {key: _mean([run.routes[route][part][key] for run in runs]) for key in found}
+            for part, found in parts.items()
+        }
+        for route, parts in first.routes.items()
+    }
+    return replace(first, routes=routes)
 
 
 def train_runs(plan: Plan) -> None:
@@ -80,6 +94,11 @@ def score_runs(plan: Plan) -> tuple[ScoredRun, ...]:
 def checkpoint(run: PlannedRun, split: str) -> Path:
     """Return what is scored: the best checkpoint, or the last where `val` chose the best."""
     return run.folder / ("best" if split == "test" else "last")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _finish(run: PlannedRun, seconds: float) -> None:

@@ -13,7 +13,7 @@ from whatchanged.evaluate_masks_report import HEADS as MASK_HEADS
 from whatchanged.reproduce.experiments import Experiment, Row
 from whatchanged.reproduce.plan import Plan
 from whatchanged.reproduce.published import PUBLISHED, PublishedRow
-from whatchanged.reproduce.run import RULER, ScoredRun
+from whatchanged.reproduce.run import RULER, ScoredRun, mean_run
 from whatchanged.score_table import HEADS
 
 OURS, PRINTED, FLOOR = "ours", "published", "floor"
@@ -118,7 +118,7 @@ def make_table(plan: Plan, runs: Sequence[ScoredRun]) -> Table:
 
 def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
     """Say what was trained on what, how it was scored, and what it compares with."""
-    request, experiment = plan.request, plan.request.experiment
+    request, experiment, found = plan.request, plan.request.experiment, plan.found
     configs = [run.config for run in plan.runs if run.variant in experiment.variants]
     published = PUBLISHED.get(experiment.name)
     seeds = f"seed {request.seeds[0]}"
@@ -130,13 +130,16 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
         else "the last checkpoint, as there is no test split"
     )
     trained = f"{configs[0].preset}, {_count(configs[0].epochs, 'epoch')}"
+    if configs[0].max_steps:
+        trained = f"{configs[0].preset}, {configs[0].max_steps:,} steps"
+    scored = "masks" if experiment.kind == "masks" else "pairs"
     parts = [
         f"{experiment.title} ({published.source if published else experiment.paper}).",
-        f"Ours: {trained} on {plan.n_train:,} pairs of {plan.data_name}, {seeds}"
-        f"; scored on the {runs[0].n_pairs:,} pairs of {plan.split}"
-        + (" that have a mask" if experiment.kind == "masks" else "")
-        + f" with {chosen}.",
+        f"Ours: {trained} on {found.counts['train']:,} {found.unit} of {found.name}, {seeds}"
+        f"; scored on the {runs[0].n_pairs:,} {scored} of {plan.split} with {chosen}.",
     ]
+    if found.left_out:
+        parts.append(f"{_count(found.left_out, 'broken entry', 'broken entries')} left out.")
     if request.overrides:
         parts.append(f"Laid over the recipe: {', '.join(request.overrides)}.")
     if experiment.kind == "captions":
@@ -150,8 +153,17 @@ def caption(plan: Plan, runs: Sequence[ScoredRun]) -> str:
         parts.append(f"One confusion over all pixels, in percent; {asked}.")
     if published and published.rows:
         parts.append(f"Published rows are quoted, of the test split of {experiment.dataset}.")
-        if request.preset != "paper" or plan.data_name != experiment.dataset:
-            parts.append("They are of another model or other data than ours: compare differences.")
+        as_printed = (
+            request.preset == "paper"
+            and request.epochs is None
+            and not request.overrides
+            and found.whole
+            and found.name == experiment.dataset
+        )
+        if not as_printed:
+            parts.append(
+                "They are of another model, training or data than ours: compare differences."
+            )
     return " ".join(parts)
 
 
@@ -230,12 +242,14 @@ def to_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
 
 
 def _ours(row: Row, experiment: Experiment, runs: Sequence[ScoredRun]) -> TableRow:
     read = [run.read(row) for run in runs]
+    if row.reading == "rho":  # a ratio: of the means over seeds, as `evaluate` tells it
+        read = [mean_run(runs).read(row)]
     values, deviations = [], []
     for key in experiment.scores:
         known = [number for one in read if (number := one[key]) is not None]

@@ -163,6 +163,8 @@ class TrainConfig:
             starts this run; None for the preset's start.
         start: Named weights or checkpoint folder to go on from: a HiSem (task self-critical)
             or a mask part (tasks wish-masks, wishes and samples).
+        language: Named weights or checkpoint folder of a ReasonCD whose language part this run
+            goes on with: adapters, new rows, projection and prompt MLP (task wishes).
         data: Where samples come from.
         wishes: What is asked (tasks wish-masks and wishes).
         optimiser: Optimiser and schedule.
@@ -196,6 +198,7 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
     start: str | None = None
+    language: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     wishes: WishConfig = field(default_factory=WishConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,9 @@ class HiSemTask:
         labels = [s.changed for s in self.data.validation]
         references = [s.captions for s in self.data.validation]
         scores = score_breakdown(captions, references, labels)
-        numbers = {k: v for k, v in vars(scores.overall).items() if isinstance(v, float)}
+        names = (f.name for f in fields(scores.overall) if f.name != "n")
+        # What is undefined, as CIDEr-D is where all references are alike, counts as nothing.
+        numbers = {name: float(getattr(scores.overall, name) or 0.0) for name in names}
         numbers["s_m_changed"] = (scores.changed.s_m if scores.changed else None) or 0.0
         right = np.asarray(changed) == np.asarray(labels)
         for name, wanted in (("changed", True), ("unchanged", False)):

@@ -272,7 +272,8 @@ class _Run:
 
     def end_epoch(self, epoch: int) -> None:
         self.progress = replace(self.progress, epoch=epoch + 1, step=0)
-        if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
+        last = epoch + 1 == self.config.epochs or self.finished()
+        if last or (epoch + 1) % self.config.validate_every == 0:
             self.validate(epoch)
         self.save_state()
 

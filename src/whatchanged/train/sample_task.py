@@ -154,7 +154,7 @@ class SampleTask:
             answers = ask_layers(self.reasoncd, pair.before, pair.after, pair.wishes)
             for answer, mask in zip(answers, pair.masks, strict=True):
                 truth = mask == 1
-                counts = counts.add(answer.mask.numpy(), truth, mask != UNKNOWN)
+                counts = counts.add(answer.mask.cpu().numpy(), truth, mask != UNKNOWN)
                 right.append(answer.found == bool(truth.any()))
         scores = counts.scores()
         numbers = {name: getattr(scores, name) / 100 for name in self.measures[:-1]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def load_state(
         except CheckpointError as error:
             log.warning("saved state %s is damaged and skipped: %s", target.name, error.message)
             continue
-        if saved.family != FAMILY or _identity(saved.config) != _identity(config):
+        if saved.family != FAMILY or run_identity(saved.config) != run_identity(config):
             raise CheckpointError(
                 f"{target} belongs to a run with another configuration",
                 hint="use another out folder, or resume=false to start over",
@@ -112,10 +113,26 @@ def load_state(
 
 # What may differ between a run and the run that goes on with it.
 _FREE = ("out", "resume", "max_steps", "save_minutes", "patience")
+_PLACES = ("out", "resume", "save_minutes")
 
 
-def _identity(config: Any) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _FREE}
+def run_identity(config: Mapping[str, Any], *, finished: bool = False) -> dict[str, Any]:
+    """Return what makes a run the run it is, of a configuration as plain values.
+
+    A `start` beside the run's folder is told from there: both may be moved together, and named
+    from anywhere.
+
+    Args:
+        config: Of the run.
+        finished: Whether its end is part of it: steps and patience.
+    """
+    free = _PLACES if finished else _FREE
+    told = {key: value for key, value in config.items() if key not in free}
+    if told.get("start") is not None:
+        start, runs = Path(told["start"]).resolve(), Path(config["out"]).resolve().parent
+        if start.is_relative_to(runs):
+            told["start"] = start.relative_to(runs).as_posix()
+    return told
 
 
 def _restore(model: nn.Module, optimiser: Optimizer, tensors: Any) -> None:

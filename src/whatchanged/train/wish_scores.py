@@ -143,7 +143,9 @@ def _ask_pair(
     for drawn, wish, answer in zip(wanted, wishes, answers, strict=True):
         counts = None
         if drawn is not None and (drawn.mask != UNKNOWN).any():
-            counts = MaskCounts().add(answer.mask.numpy(), drawn.mask == 1, drawn.mask != UNKNOWN)
+            counts = MaskCounts().add(
+                answer.mask.cpu().numpy(), drawn.mask == 1, drawn.mask != UNKNOWN
+            )
         is_met: bool | None = drawn is not None and drawn.met
         if drawn is not None and drawn.understood == ANY and drawn.met != sample.changed:
             is_met = None

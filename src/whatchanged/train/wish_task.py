@@ -19,10 +19,12 @@ from whatchanged.data.wish_phrases import can_compose, compose_wish
 from whatchanged.data.wishes import Wish, load_wishes
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models import weights
+from whatchanged.models.checkpoint import load_checkpoint
 from whatchanged.models.reasoncd.loss import LossWeights, mask_bce, mask_dice, text_loss
 from whatchanged.models.reasoncd.mask_part import WishTable, load_mask_part
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.prompt import TextSample
+from whatchanged.models.reasoncd.store import FAMILY as REASONCD
 from whatchanged.models.reasoncd.store import save_reasoncd, start_reasoncd
 from whatchanged.train.config import TrainConfig, reasoncd_config
 from whatchanged.train.loop import Loss
@@ -34,6 +36,8 @@ _COMPOSED = 0.4  # share of wishes that are composed of names and phrases, where
 _FEW = 4.0  # families added to each meaning's own, so that the rarely worded is drawn as well
 _EXPLAINED = 0.2  # share of wishes that ask for a reason
 _NOISY = 0.3  # share of wordings that are written a little differently
+
+_LANGUAGE_PART = ("language.", "project.", "state_prompt.")
 
 Rng = np.random.Generator
 
@@ -90,6 +94,8 @@ class WishTask:
         self.table = WishTable(self.reasoncd.config.fusion.width)
         if config.start is not None:
             load_masks(self.reasoncd, self.table, weights.require(config.start))
+        if config.language is not None:
+            load_language(self.reasoncd, weights.require(config.language))
         self.table.requires_grad_(False)
         self.model: nn.Module = TrainedReasonCD(self.reasoncd, decode=wanted.decode)
         self.bank = _by_meaning(load_wishes("train"))
@@ -233,6 +239,26 @@ def load_masks(model: ReasonCD, table: WishTable, folder: Path) -> None:
             part.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise CheckpointError(f"{folder} is not the mask part of this preset: {error}") from error
+
+
+def load_language(model: ReasonCD, folder: Path) -> None:
+    """Fill adapters, new rows, projection and prompt MLP from a ReasonCD's checkpoint.
+
+    Raises:
+        CheckpointError: The folder holds no ReasonCD, or one of another size.
+    """
+    saved = load_checkpoint(folder)
+    own = {
+        name: tensor for name, tensor in saved.tensors.items() if name.startswith(_LANGUAGE_PART)
+    }
+    if saved.family != REASONCD or not own:
+        raise CheckpointError(f"{folder} is a {saved.family}, not a ReasonCD")
+    try:
+        unknown = model.load_state_dict(own, strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} is not of this preset: {error}") from error
+    if unknown:
+        raise CheckpointError(f"{folder} is not of this preset: it has {unknown[0]}")
 
 
 def answer_to(wish: Wish, *, met: bool, explained: bool) -> str:

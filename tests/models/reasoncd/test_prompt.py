@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatchanged.answers import Understood, format_absent, format_answer
+from whatchanged.answers import Understood, ask_to_explain, format_absent, format_answer
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models.reasoncd.config import PromptConfig
 from whatchanged.models.reasoncd.prompt import (
@@ -135,6 +135,20 @@ def test_long_wishes(length: int) -> None:
 def test_wishes_of_many_tokens(writer: PromptWriter) -> None:
     with pytest.raises(UsageError, match="tokens"):
         writer.wish("𓀀" * 150)
+
+
+def test_the_request_to_explain_counts_against_no_limit(writer: PromptWriter) -> None:
+    longest = "a" * 300
+    assert clean_wish(ask_to_explain(longest), 300) == ask_to_explain(longest)
+    with pytest.raises(UsageError, match="has 301 characters; at most 300"):
+        clean_wish(ask_to_explain(longest + "a"), 300)
+    tail = len(writer.wish("x")) - len(writer._foreign(" x"))
+    word = "\U00013000"
+    n = max(k for k in range(1, 97) if len(writer._foreign(f" {word * k}")) <= 96)
+    ids = writer.wish(ask_to_explain(word * n))
+    assert len(ids) - tail > 96
+    with pytest.raises(UsageError, match="tokens; at most 96"):
+        writer.wish(ask_to_explain(word * (n + 1)))
 
 
 def test_ordinary_wishes_stay_as_they_are() -> None:

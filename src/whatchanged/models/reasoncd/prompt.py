@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from whatchanged.answers import TARGET
+from whatchanged.answers import EXPLAIN, TARGET
 from whatchanged.errors import CheckpointError, UsageError
 from whatchanged.models.reasoncd.config import PromptConfig
 
@@ -26,6 +26,7 @@ IGNORED = -100
 
 # Marks of special tokens and of chat forms, and what is written in their place.
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "[": "(", "]": ")", "|": "/"})
+_REQUEST = f" {EXPLAIN}"  # of the program, not of the wish: it counts against no limit
 
 
 def clean_wish(text: str, max_characters: int) -> str:
@@ -36,9 +37,9 @@ def clean_wish(text: str, max_characters: int) -> str:
     brackets and bars replaced, white space joined.
 
     Raises:
-        UsageError: Nothing is left, or more than `max_characters`.
+        UsageError: Nothing is left, or more than `max_characters` before the request to explain.
     """
-    if len(text) > 8 * max_characters:  # before any work on it
+    if len(text) > 8 * max_characters + len(_REQUEST):  # before any work on it
         raise _too_long(len(text), max_characters)
     spaced = "".join(" " if c.isspace() else c for c in text)
     plain = unicodedata.normalize("NFKC", spaced)
@@ -47,8 +48,8 @@ def clean_wish(text: str, max_characters: int) -> str:
     wish = " ".join(safe.split())
     if not any(c.isalnum() for c in wish):
         raise UsageError("the wish is empty", hint='say what to look for, such as "new buildings"')
-    if len(wish) > max_characters:
-        raise _too_long(len(wish), max_characters)
+    if len(wish.removesuffix(_REQUEST)) > max_characters:
+        raise _too_long(len(wish.removesuffix(_REQUEST)), max_characters)
     return wish
 
 
@@ -134,16 +135,16 @@ class PromptWriter:
         """Return the ids that follow `prefix`: the cleaned wish, its end, the demand.
 
         Raises:
-            UsageError: The wish is empty or too long.
+            UsageError: The wish is empty or, without the request to explain, too long.
         """
-        ids = self._foreign(" " + clean_wish(text, self.config.max_wish_characters))
-        if len(ids) > self.config.max_wish_tokens:
+        wish = clean_wish(text, self.config.max_wish_characters)
+        n = len(self._foreign(" " + wish.removesuffix(_REQUEST)))
+        if n > self.config.max_wish_tokens:
             raise UsageError(
-                f"the wish has {len(ids)} tokens; at most {self.config.max_wish_tokens} "
-                "are allowed",
+                f"the wish has {n} tokens; at most {self.config.max_wish_tokens} are allowed",
                 hint="say it shorter, in plain words",
             )
-        return ids + self._suffix
+        return self._foreign(" " + wish) + self._suffix
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Return the ids of an answer and its end; `<CHG>` is the one special token in it."""
