@@ -165,6 +165,14 @@ def test_where_and_how_long_a_run_goes_may_change(tmp_path: Path, key: str) -> N
     assert load_state(tmp_path, net, optimiser, {**CONFIG, key: 77}) == Progress(global_step=1)
 
 
+def test_a_key_that_came_later_and_is_not_set_makes_no_other_run(tmp_path: Path) -> None:
+    net, optimiser = trained()
+    save_state(tmp_path, net, optimiser, Progress(global_step=1), CONFIG)
+    assert load_state(tmp_path, net, optimiser, {**CONFIG, "new": None}) is not None
+    with pytest.raises(CheckpointError, match="another configuration"):
+        load_state(tmp_path, net, optimiser, {**CONFIG, "new": 1})
+
+
 def test_what_a_run_starts_from_may_move_with_it(tmp_path: Path) -> None:
     net, optimiser = trained()
     plain = {**CONFIG, "out": "runs/words", "start": "runs/masks/best"}

@@ -120,15 +120,15 @@ def run_identity(config: Mapping[str, Any], *, finished: bool = False) -> dict[s
     """Return what makes a run the run it is, of a configuration as plain values.
 
     A `start` beside the run's folder is told from there: both may be moved together, and named
-    from anywhere.
+    from anywhere. What is None is left out, as in runs that are older than its key.
 
     Args:
         config: Of the run.
         finished: Whether its end is part of it: steps and patience.
     """
     free = _PLACES if finished else _FREE
-    told = {key: value for key, value in config.items() if key not in free}
-    if told.get("start") is not None:
+    told = {k: v for k, v in config.items() if k not in free and v is not None}
+    if "start" in told:
         start, runs = Path(told["start"]).resolve(), Path(config["out"]).resolve().parent
         if start.is_relative_to(runs):
             told["start"] = start.relative_to(runs).as_posix()
