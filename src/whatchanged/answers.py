@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from typing import Literal
 
 from whatchanged.errors import UsageError
@@ -96,6 +97,16 @@ def format_absent(understood: Understood | None = None) -> str:
         return f"There is nothing that {_VERBS[understood.direction]} between these images."
     single = len(understood.classes) == 1 and understood.classes[0] in _UNCOUNTED
     return f"There {'is' if single else 'are'} no {_state(understood)} between these images."
+
+
+def usual_answers() -> tuple[str, ...]:
+    """Return the answers about one class, two, or one in the place of another; met or not."""
+    names = [name for name in CLASS_WORDS if name != "any"]
+    directions: tuple[Direction, ...] = ("appeared", "disappeared", "either")
+    several = [("any",), *((name,) for name in names), *combinations(names, 2)]
+    meant = [Understood(classes, direction) for classes in several for direction in directions]
+    meant += [Understood((new,), "appeared", (old,)) for new, old in permutations(names, 2)]
+    return (*map(format_answer, meant), *map(format_absent, meant), format_absent())
 
 
 def ask_to_explain(wish: str) -> str:

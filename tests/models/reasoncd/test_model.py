@@ -238,19 +238,39 @@ def test_merging_changes_no_answer(kit: SimpleNamespace) -> None:
 # --- asking ---------------------------------------------------------------------------------
 
 
-def script(model: ReasonCD, monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
-    """Let the model say given answers, whatever it reads; its states stay its own."""
+def script(
+    model: ReasonCD, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> list[torch.Tensor]:
+    """Let the model say given answers, whatever it reads; its states stay its own.
+
+    Returns:
+        Token ids of every pass, [n, T]: the list grows.
+    """
     said = [list(model.writer.answer(answer)) for answer in answers]
-    step = [0]
+    place = [0] * len(said)
+    read: list[torch.Tensor] = []
+    embed = model.language.embed
+
+    def reading(ids: torch.Tensor) -> torch.Tensor:
+        read.append(ids)
+        return embed(ids)
 
     def logits(states: torch.Tensor) -> torch.Tensor:
-        out = torch.zeros(len(states), model.language.n_words)
-        for row, ids in zip(out, said, strict=True):
-            row[ids[min(step[0], len(ids) - 1)]] = 1.0
-        step[0] += 1
+        out = torch.zeros(*states.shape[:-1], model.language.n_words)
+        for row, ids in enumerate(said):
+            if states.ndim == 2:  # after the wish
+                out[row, ids[0]] = 1.0
+                continue
+            rest = [*ids[place[row] :], *[ids[-1]] * (states.shape[1] + 1)]
+            for column, token in enumerate(rest[1 : states.shape[1] + 1]):
+                out[row, column, token] = 1.0
+            same = read[-1][row] == torch.tensor(rest[: states.shape[1]])
+            place[row] += int(same.long().cumprod(0).sum())
         return out
 
+    monkeypatch.setattr(model.language, "embed", reading)
     monkeypatch.setattr(model.language, "logits", logits)
+    return read
 
 
 def ask(
@@ -284,6 +304,35 @@ def test_answers_point_as_in_training(
     assert torch.equal(results[1].mask, (results[1].masks > 0.5).any(0))
     fields = results[1].fields()
     assert fields["target"] == ["road"] and fields["direction"] == "appeared"
+
+
+@pytest.mark.parametrize("state", ["own", "predicting"])
+def test_reading_ahead_changes_no_answer(
+    state: str, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = kit.make(
+        replace(kit.tiny, state=state, prompt=replace(kit.prompt, max_answer_tokens=64))
+    )
+    wishes = ["roads", "new houses along the river", "lakes", "x"]
+    answers = [
+        "It's roads that appeared: <CHG>.",
+        "There are no buildings that changed between these images.",
+        "It's water and trees that disappeared: <CHG>, <CHG>.",
+        "",
+    ]
+    usual, found = model.usual, []
+    for ahead in ((), usual):
+        model.usual = ahead
+        with monkeypatch.context() as patch:
+            passes = script(model, patch, answers)
+            found.append((ask(model, kit, wishes), len(passes)))
+    (plain, n_plain), (quick, n_quick) = found
+    assert [r.answer for r in plain] == [r.answer for r in quick] == answers
+    for one, two in zip(plain, quick, strict=True):
+        assert one.complete and two.complete and one.found == two.found
+        assert len(one.masks) == len(two.masks)
+        torch.testing.assert_close(one.probability, two.probability, rtol=1e-3, atol=1e-5)
+    assert n_plain > 30 and n_quick < n_plain / 2
 
 
 def test_no_target_token(
@@ -320,9 +369,9 @@ def test_answers_end_at_the_limit(
 
 def test_never_said(model: ReasonCD, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def logits(states: torch.Tensor) -> torch.Tensor:
-        out = torch.zeros(len(states), model.language.n_words)
-        out[:, list(model.writer.ids.never_said)] = 9.0
-        out[:, model.writer.ids.answer_end] = 1.0
+        out = torch.zeros(*states.shape[:-1], model.language.n_words)
+        out[..., list(model.writer.ids.never_said)] = 9.0
+        out[..., model.writer.ids.answer_end] = 1.0
         return out
 
     monkeypatch.setattr(model.language, "logits", logits)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from whatchanged.answers import parse_answer
+from whatchanged.answers import parse_answer, usual_answers
 from whatchanged.errors import UsageError
 from whatchanged.models.reasoncd.config import ReasonCDConfig
 from whatchanged.models.reasoncd.fusion import MultiScaleFusion
@@ -50,6 +50,7 @@ class ReasonCD(nn.Module):
         super().__init__()
         self.config = config
         self.writer = PromptWriter(tokenizer, config.prompt)
+        self.usual = tuple(self.writer.answer(text)[:-1] for text in usual_answers())
         self.vision = build_vision(config.vision)
         self.language = LanguageModel(config.language, base, self.writer.ids.new)
         width = config.language.width
@@ -169,6 +170,7 @@ class ReasonCD(nn.Module):
             max_tokens=min(max_tokens or prompt.max_answer_tokens, prompt.max_answer_tokens),
             state=self.config.state,
             force_target=force_target,
+            usual=self.usual,
         )
         owners = [row for row, said in zip(rows, answers, strict=True) for _ in said.states]
         states = torch.cat([said.states for said in answers])
