@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from whatchanged import cli
@@ -23,13 +24,16 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """An annotation file without pictures: a plan looks at nothing else."""
+    """One small pair of each split."""
     entries = [
         {"filename": f"{s}.png", "split": s, "sentences": [{"raw": "a new road"}]}
         for s in ("train", "val", "test")
     ]
     folder = tmp_path / "set"
-    folder.mkdir()
+    for split in ("train", "val", "test"):
+        for date in "AB":
+            (folder / "images" / split / date).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "images" / split / date / f"{split}.png")
     (folder / "captions.json").write_text(json.dumps({"images": entries}), encoding="utf-8")
     return folder
 
