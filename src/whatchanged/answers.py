@@ -85,7 +85,7 @@ def format_answer(understood: Understood | None = None, explanation: str = "") -
         understood: What the wish means; None gives the paper's plain "It's <CHG>.".
         explanation: Reasoning in sentences, put first.
     """
-    stated = f"It's {_state(understood)}: {TARGET}." if understood else f"It's {TARGET}."
+    stated = f"It's {state_wish(understood)}: {TARGET}." if understood else f"It's {TARGET}."
     return f"{explanation.strip()} {stated}".strip()
 
 
@@ -96,7 +96,7 @@ def format_absent(understood: Understood | None = None) -> str:
     if understood.classes == ("any",):
         return f"There is nothing that {_VERBS[understood.direction]} between these images."
     single = len(understood.classes) == 1 and understood.classes[0] in _UNCOUNTED
-    return f"There {'is' if single else 'are'} no {_state(understood)} between these images."
+    return f"There {'is' if single else 'are'} no {state_wish(understood)} between these images."
 
 
 def usual_answers() -> tuple[str, ...]:
@@ -132,14 +132,16 @@ def parse_answer(text: str) -> Understood | None:
     return Understood(classes, direction, former if direction == "appeared" else ())
 
 
-def _state(understood: Understood) -> str:
-    what = _join(understood.classes)
+def state_wish(understood: Understood) -> str:
+    """Return what answers say of a wish, such as "buildings made from low vegetation"."""
+    what = join_classes(understood.classes)
     if understood.former:
-        return f"{what} made from {_join(understood.former)}"
+        return f"{what} made from {join_classes(understood.former)}"
     return f"{what} that {_VERBS[understood.direction]}"
 
 
-def _join(names: Sequence[str]) -> str:
+def join_classes(names: Sequence[str]) -> str:
+    """Return classes as answers name them: "roads, water and trees"."""
     words = [CLASS_WORDS[name] for name in names]
     return " and ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from whatchanged.answers import TARGET, Understood, format_answer, parse_answer
+from whatchanged.answers import TARGET, Understood, parse_answer, state_wish
 
 _BARE = re.compile(rf"\bit(?:'s| is):?\s*{re.escape(TARGET)}", re.IGNORECASE)
 _TOKEN = re.compile(rf"\s*:?\s*{re.escape(TARGET)}")
@@ -37,5 +37,4 @@ def understood_text(understood: Understood | None) -> str:
     """Return what a wish was understood as, such as "buildings that appeared"."""
     if understood is None:
         return "something that is not stated"
-    stated, _, _ = format_answer(understood).partition(f": {TARGET}")
-    return stated.removeprefix("It's ")
+    return state_wish(understood)

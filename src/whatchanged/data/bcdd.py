@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,19 @@ def _divide(names: Sequence[str], recipe: str, source: Path) -> dict[str, list[s
 
 def is_scene(source: Path) -> bool:
     """Whether a folder holds BCDD's scene, or some of its files."""
-    return any(
-        (root / path).is_file()
-        for root in (source, source / _INNER)
-        for paths in _SCENE_FILES.values()
-        for path in paths
-    )
+    return any(any(found.values()) for _, found in _scene_files(source))
+
+
+def _scene_files(source: Path) -> Iterator[tuple[Path, dict[str, Path | None]]]:
+    """Yield each folder where the scene may lie, and its files, None where one is missing."""
+    for root in (source, source / _INNER):
+        yield (
+            root,
+            {
+                name: next((root / p for p in paths if (root / p).is_file()), None)
+                for name, paths in _SCENE_FILES.items()
+            },
+        )
 
 
 def _find_scene(source: Path) -> dict[str, Path] | None:
@@ -135,11 +142,7 @@ def _find_scene(source: Path) -> dict[str, Path] | None:
     Raises:
         DatasetError: Some of the files are missing, or nothing known is there.
     """
-    for root in (source, source / _INNER):
-        found = {
-            name: next((root / p for p in paths if (root / p).is_file()), None)
-            for name, paths in _SCENE_FILES.items()
-        }
+    for root, found in _scene_files(source):
         if all(found.values()):
             return {name: path for name, path in found.items() if path is not None}
         if any(found.values()):

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from whatchanged.answers import CLASS_WORDS, Understood
+from whatchanged.answers import Understood, join_classes
 from whatchanged.data.wishes import Wish, load_wishes
 
 _SENTENCE = 0.2  # share of wishes that are whole sentences
@@ -101,7 +101,7 @@ def _name(classes: Sequence[str], rng: Rng) -> str:
 
 
 def _means(name: str, classes: Sequence[str]) -> str:
-    return f'"{name}" means {" and ".join(CLASS_WORDS[c] for c in classes)}'
+    return f'"{name}" means {join_classes(classes)}'
 
 
 def _pick(items: Sequence[str], rng: Rng) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from whatchanged.data.bcdd import is_scene, prepare_bcdd
 from whatchanged.data.integrity import identify
 from whatchanged.data.known_sets import SECOND, WHU_CD
 from whatchanged.data.levir_cc import captions_files, load_levir_cc
-from whatchanged.data.prepared import RECORD, Prepared, has_samples, samples_file
+from whatchanged.data.prepared import Prepared, has_samples, read_record, samples_file
 from whatchanged.data.reason_json import load_reason_json
 from whatchanged.data.second import is_second, prepare_second
 from whatchanged.errors import DatasetError
@@ -127,8 +126,8 @@ def _look_at_samples(folder: Path) -> FoundData:
     if not counts["val"]:
         raise DatasetError(f"{folder} needs samples of val, which choose the checkpoint")
     name = folder.resolve().name
-    if (folder / RECORD).is_file():
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = read_record(folder)
+    if record is not None:
         name = _TITLES.get(record["kind"], name)
         recipe = record["options"].get("recipe")
         name = f"{name} ({recipe})" if recipe else name

@@ -8,14 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from whatchanged.config import to_mapping
 from whatchanged.evaluate import CaptionReport, Route, evaluate_captions
 from whatchanged.evaluate_masks import MaskReport, evaluate_masks
 from whatchanged.evaluate_masks_report import scores_of
-from whatchanged.evaluate_report import KEYS, Numbers, efficiency, gain, numbers
+from whatchanged.evaluate_report import KEYS, Numbers, efficiency, gain, mean, numbers
 from whatchanged.reproduce.experiments import Experiment, Row
 from whatchanged.reproduce.plan import FINISHED, Plan, PlannedRun
 from whatchanged.score import Ruler, breakdown_json
@@ -62,13 +61,7 @@ class ScoredRun:
 def mean_run(runs: Sequence[ScoredRun]) -> ScoredRun:
     """Return the mean of several seeds' numbers as one run; None where one has no such number."""
     first = runs[0]
-    routes = {
-        route: {
-            part: {key: _mean([run.routes[route][part][key] for run in runs]) for key in found}
-            for part, found in parts.items()
-        }
-        for route, parts in first.routes.items()
-    }
+    routes = {route: mean(run.routes[route] for run in runs) for route in first.routes}
     return replace(first, routes=routes)
 
 
@@ -94,11 +87,6 @@ def score_runs(plan: Plan) -> tuple[ScoredRun, ...]:
 def checkpoint(run: PlannedRun, split: str) -> Path:
     """Return what is scored: the best checkpoint, or the last where `val` chose the best."""
     return run.folder / ("best" if split == "test" else "last")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
 
 
 def _finish(run: PlannedRun, seconds: float) -> None:

@@ -103,7 +103,7 @@ def greedy_answers(
     reader = _Reader(language, prefix, torch.tensor(list(rows), device=device))
     said: list[list[int]] = [[] for _ in wishes]
     states: list[list[Tensor]] = [[] for _ in wishes]
-    before = reader.read(*_pad_left(wishes, ids.answer_end, device))[:, -1]  # [n, D]
+    before = reader.read(*_pad(wishes, ids.answer_end, device, left=True))[:, -1]  # [n, D]
 
     def likeliest(at: Tensor) -> Tensor:
         logits = language.logits(at)
@@ -112,7 +112,7 @@ def greedy_answers(
 
     def write(tokens: list[list[int]]) -> list[int]:
         """Read tokens of each row and keep what it says anyway; return what it says next."""
-        ahead, present = _pad_right(tokens, ids.answer_end, device)
+        ahead, present = _pad(tokens, ids.answer_end, device)
         after = reader.read(ahead, present)  # [n, T, D]
         says = likeliest(after).tolist()
         kept = [_agreed(row, next_) for row, next_ in zip(tokens, says, strict=True)]
@@ -165,25 +165,15 @@ def _agreed(tokens: Sequence[int], says: Sequence[int]) -> int:
     return len(tokens)
 
 
-def _pad_right(
-    rows: Sequence[Sequence[int]], filler: int, device: torch.device
+def _pad(
+    rows: Sequence[Sequence[int]], filler: int, device: torch.device, *, left: bool = False
 ) -> tuple[Tensor, Tensor]:
+    """Return rows of tokens as one, [n, T], and which places exist; padded on the right or left."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), filler, device=device)
     present = torch.zeros(len(rows), longest, dtype=torch.bool, device=device)
     for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(list(row), device=device)
-        present[i, : len(row)] = True
-    return ids, present
-
-
-def _pad_left(
-    rows: Sequence[Sequence[int]], filler: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), filler, device=device)
-    present = torch.zeros(len(rows), longest, dtype=torch.bool, device=device)
-    for i, row in enumerate(rows):
-        ids[i, longest - len(row) :] = torch.tensor(list(row), device=device)
-        present[i, longest - len(row) :] = True
+        start = longest - len(row) if left else 0
+        ids[i, start : start + len(row)] = torch.tensor(list(row), device=device)
+        present[i, start : start + len(row)] = True
     return ids, present

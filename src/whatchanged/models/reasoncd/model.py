@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -50,7 +51,6 @@ class ReasonCD(nn.Module):
         super().__init__()
         self.config = config
         self.writer = PromptWriter(tokenizer, config.prompt)
-        self.usual = tuple(self.writer.answer(text)[:-1] for text in usual_answers())
         self.vision = build_vision(config.vision)
         self.language = LanguageModel(config.language, base, self.writer.ids.new)
         width = config.language.width
@@ -60,6 +60,11 @@ class ReasonCD(nn.Module):
         )
         self.state_prompt = state_prompt(width, config.fusion.width)
         self.decoder = ChangeMapDecoder(config.fusion.width, config.decoder)
+
+    @cached_property
+    def usual(self) -> tuple[tuple[int, ...], ...]:
+        """Token ids of the usual answers, without their end."""
+        return tuple(self.writer.answer(text)[:-1] for text in usual_answers())
 
     def see(self, before: Tensor, after: Tensor) -> PairFeatures:
         """Run the image encoders on pictures [B, 3, H, W] in [0, 255]: what a cache may hold."""
