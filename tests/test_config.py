@@ -330,6 +330,16 @@ def test_the_model_of_a_run_is_its_preset_with_values_laid_over() -> None:
     assert (model.hasd, model.bdam.heads) == (preset.hasd, preset.bdam.heads)
 
 
+def test_a_model_is_shown_pictures_at_the_size_it_is_trained_at() -> None:
+    smaller = TrainConfig(task="hisem", out="x", data=DataConfig(size=128))
+    assert model_config(smaller).encoder.input_size == 128
+    clip: dict[str, Any] = {"task": "hisem", "out": "x", "preset": "hisem-clip-b16"}
+    assert model_config(TrainConfig(**clip, data=DataConfig(size=224))).encoder.input_size == 224
+    with pytest.raises(UsageError, match=r"data\.size is 256") as caught:
+        model_config(TrainConfig(**clip))
+    assert caught.value.hint == "set data.size=224"
+
+
 def test_a_preset_or_model_value_that_does_not_exist_is_named() -> None:
     with pytest.raises(UsageError, match="preset 'hisem-smal'") as caught:
         model_config(TrainConfig(task="hisem", out="x", preset="hisem-smal"))

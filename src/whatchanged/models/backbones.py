@@ -30,7 +30,8 @@ class EncoderConfig:
         start: Named weights or a folder to start training from; None starts at random.
         unfreeze_last: Trained part: the last blocks of CLIP, or the last of the seven
             stages of the compact encoder (its neck is trained with them); 0 freezes all.
-        input_size: Side of the square picture the model is trained at, pixels.
+        input_size: Side of the square picture the model is trained at, pixels; training HiSem
+            sets that of a compact encoder to `data.size`.
         mean: Per band, of pixels in [0, 1].
         std: Per band, of pixels in [0, 1].
         channels: Channels of the map handed on; for CLIP its width.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from whatchanged.config import apply_mapping, from_mapping, to_mapping
@@ -72,7 +72,7 @@ class DataConfig:
         composites: Share of pairs put together from `landcover` added to each epoch (wishes).
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
-        size: Side of the pictures while training, pixels.
+        size: Side of the pictures while training, pixels; a HiSem is shown them so later, too.
         vocabulary: Of the training captions (`train`), or of the published `all-splits`.
         min_count: A word is known when it occurs more often than this.
         max_words: Longest caption with START and END.
@@ -235,11 +235,25 @@ class TrainConfig:
 def model_config(config: TrainConfig) -> HiSemConfig:
     """Return the HiSem preset of a run with the run's values laid over it.
 
+    A compact encoder's `input_size` becomes `data.size`, so that the model is shown pictures
+    later at the size it was trained at.
+
     Raises:
-        UsageError: An unknown preset, or a value of `model` that it does not have.
+        UsageError: An unknown preset, a value of `model` that it does not have, or pictures of
+            another size than CLIP's positions are for.
     """
     values = apply_mapping(to_mapping(_preset(config.preset, PRESETS)), config.model)
-    return from_mapping(HiSemConfig, values, source="model")
+    model = from_mapping(HiSemConfig, values, source="model")
+    side = config.data.size
+    if model.encoder.kind == "compact":
+        return replace(model, encoder=replace(model.encoder, input_size=side))
+    if model.encoder.input_size != side:
+        raise UsageError(
+            f"data.size is {side}, and the CLIP of preset '{config.preset}' sees pictures of "
+            f"{model.encoder.input_size} pixels",
+            hint=f"set data.size={model.encoder.input_size}",
+        )
+    return model
 
 
 def reasoncd_config(config: TrainConfig) -> ReasonCDConfig:
