@@ -34,7 +34,7 @@ def main() -> None:
         card=arguments.card.read_text(encoding="utf-8"),
     )
     size = sum(path.stat().st_size for path in (WEIGHTS / arguments.name).iterdir())
-    print(f"{WEIGHTS.name}/{arguments.name}: {size / 2**20:.1f} MB")
+    print(f"{WEIGHTS.name}/{arguments.name}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

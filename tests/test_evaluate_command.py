@@ -336,3 +336,12 @@ def test_broken_entries_are_left_out_on_request(
 def test_nothing_is_said_to_be_left_out_of_a_whole_split(both: CaptionReport) -> None:
     assert both.left_out == () and to_json(both)["left_out"] == []
     assert "left out" not in as_text(both)
+
+
+def test_shipped_weights_say_which_test_sets_they_have_seen(both: CaptionReport) -> None:
+    assert to_json(both)["notes"] == []
+    (run, *_) = both.evaluations
+    shipped = replace(both, evaluations=(replace(run, model="hisem-small"),))
+    (note,) = to_json(shipped)["notes"]
+    assert "hisem-small was trained on tiles of LEVIR-CC's test split" in note
+    assert note in as_text(shipped) and note not in as_text(both)

@@ -297,3 +297,12 @@ def test_what_cannot_be_evaluated_is_said(
     (data / "label" / "test" / "test_000.png").unlink()
     with pytest.raises(DatasetError, match="no pair of split 'test' has a change mask"):
         open_pairs(data, "test", SIZE)
+
+
+def test_shipped_weights_say_which_test_sets_they_have_seen(pairs: Path, fake: Any) -> None:
+    fake(bright)
+    own, shipped = (evaluate_masks([m], pairs, size=SIZE) for m in ("own", "reasoncd-small"))
+    (note,) = to_json(shipped)["notes"]
+    assert "reasoncd-small was trained on" in note and "LEVIR-CD" in note
+    assert note in as_text(shipped)
+    assert to_json(own)["notes"] == [] and "trained on" not in as_text(own)

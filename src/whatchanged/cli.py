@@ -50,7 +50,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-weights_app = typer.Typer(help="List, fetch and check model weights.", no_args_is_help=True)
+weights_app = typer.Typer(help="List, fetch and verify model weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.command()(cli_data.data)
 app.add_typer(cli_prepare.app, name="prepare")
@@ -239,7 +239,7 @@ def evaluate(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Folder of a data set, or file of samples.")
     ],
-    split: Annotated[str, typer.Option(help="Split that is asked about: test or val.")] = "test",
+    split: Annotated[str, typer.Option(help="Split asked about: train, val or test.")] = "test",
     protocol: ProtocolOption = "ids",
     vocabulary: VocabularyOption = "all-splits",
     meteor: MeteorOption = "exact",

@@ -38,7 +38,9 @@ Force = Annotated[
     typer.Option("--force-target", help="Draw a mask even where the model finds nothing."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for masks, polygons and the report.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Also say why, as far as the model does.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Also give a reason usual for such a wish; no evidence.")
+]
 
 # "What changed?" and its like: no wish in particular, so a sentence answers it best.
 _PAIR = r"(?:the |these )?(?:two |both )?(?:images|pictures|photos|photographs|dates)"

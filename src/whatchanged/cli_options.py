@@ -19,7 +19,7 @@ Align = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text on stdout.")]
 
 
 def parse_bands(text: str | None) -> tuple[int, int, int] | None:

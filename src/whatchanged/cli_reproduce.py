@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="Such as hisem-table-3.")],
+    table: Annotated[
+        str,
+        typer.Argument(metavar="TABLE", help="Such as hisem-table-3, see docs/reproduce.md."),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values laid over the recipe.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Folder in LEVIR-CC's layout.")
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Such as 0..4 or 0,3: one run each.")] = "0",
     epochs: Annotated[
@@ -34,7 +37,7 @@ def reproduce(
     ),
     plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
     timed: Annotated[
-        bool, typer.Option("--time", help="Take three steps of what was never run, for the plan.")
+        bool, typer.Option("--time", help="Train three steps of what was never run, to know hours.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -11,6 +11,7 @@ from typing import Any
 
 from whatchanged.evaluate_masks import MaskReport, ScoredMask
 from whatchanged.metrics.masks import MaskCounts, bootstrap_intervals
+from whatchanged.models.weights import seen_notes
 from whatchanged.score_table import table
 
 HEADS = {
@@ -93,8 +94,13 @@ def to_json(report: MaskReport) -> dict[str, Any]:
             for name, masks in report.floors.items()
         },
         "left_out": list(report.left_out),
+        "notes": _seen(report),
         "runs": runs,
     }
+
+
+def _seen(report: MaskReport) -> list[str]:
+    return seen_notes(evaluation.model for evaluation in report.evaluations)
 
 
 def as_text(report: MaskReport) -> str:
@@ -124,7 +130,7 @@ def as_text(report: MaskReport) -> str:
         for e in report.evaluations
         for low, high in [_intervals(e.masks)["f1"]]
     )
-    return "\n\n".join([head, *blocks, note])
+    return "\n\n".join([head, *blocks, "\n".join([note, *_seen(report)])])
 
 
 def write_report(report: MaskReport, folder: Path) -> None:

@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from whatchanged.evaluate import CaptionEvaluation, CaptionReport, Prediction, Route
+from whatchanged.models.weights import seen_notes
 from whatchanged.score import PARTS, SCORES, breakdown_json
 from whatchanged.score_table import HEADS, PART_NAMES, floor_rows, notes, table
 
@@ -108,6 +109,7 @@ def to_json(report: CaptionReport) -> dict[str, Any]:
         "rho": efficiency(gained) if gained else None,
         "floors": {name: breakdown_json(floor, ruler) for name, floor in report.floors.items()},
         "left_out": list(report.left_out),
+        "notes": _seen(report),
         "runs": [
             {
                 "model": evaluation.model,
@@ -118,6 +120,10 @@ def to_json(report: CaptionReport) -> dict[str, Any]:
             for evaluation in report.evaluations
         ],
     }
+
+
+def _seen(report: CaptionReport) -> list[str]:
+    return seen_notes(evaluation.model for evaluation in report.evaluations)
 
 
 def as_text(report: CaptionReport) -> str:
@@ -137,7 +143,8 @@ def as_text(report: CaptionReport) -> str:
         for part in PARTS
         if counts[part]
     ]
-    return "\n\n".join([head, *blocks, notes(report.ruler, report.floors)])
+    said = [*_seen(report), notes(report.ruler, report.floors)]
+    return "\n\n".join([head, *blocks, "\n".join(said)])
 
 
 def write_report(report: CaptionReport, folder: Path) -> None:

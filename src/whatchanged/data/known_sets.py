@@ -243,7 +243,7 @@ list/  train.txt  val.txt  test.txt""",
     use="masks of changed buildings",
     notes=(
         "also called BCDD; this is the recipe bit-7620, whose tiles and split are not those of "
-        "ReasonCD (reasoncd-7434): scores of different recipes do not compare",
+        "ReasonCD (7,434 tiles): scores of different recipes do not compare",
     ),
 )
 

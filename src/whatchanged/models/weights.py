@@ -11,7 +11,7 @@ import difflib
 import importlib.resources
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,6 +44,7 @@ class NamedWeights:
         files: File name to sha256; None means the file must be there, whatever its content.
             Empty for a checkpoint folder, which has a manifest of its own.
         size: Bytes of all files; None for weights in the package.
+        seen: What of published test sets they were trained on; empty if nothing.
     """
 
     description: str
@@ -51,7 +52,10 @@ class NamedWeights:
     source: PackageSource | WheelSource | HubSource
     files: Mapping[str, str | None]
     size: int | None
+    seen: str = ""
 
+
+_SEEN = "tiles of LEVIR-CC's test split, which are cut from scenes of LEVIR-CD"
 
 NAMED_WEIGHTS: dict[str, NamedWeights] = {
     "hisem-small": NamedWeights(
@@ -60,6 +64,7 @@ NAMED_WEIGHTS: dict[str, NamedWeights] = {
         source=PackageSource(),
         files={},
         size=None,
+        seen=_SEEN,
     ),
     "reasoncd-small": NamedWeights(
         description="ReasonCD over the compact encoder and SmolLM2: masks for wishes on a CPU",
@@ -67,6 +72,7 @@ NAMED_WEIGHTS: dict[str, NamedWeights] = {
         source=PackageSource(),
         files={},
         size=None,
+        seen=_SEEN,
     ),
     "efficientnet-lite0": NamedWeights(
         description="EfficientNet-Lite0 trained on ImageNet: start weights of the compact encoder",
@@ -157,6 +163,17 @@ def cache_dir() -> Path:
 def list_weights() -> list[WeightsStatus]:
     """Return the state of all named weights; reads and hashes every file that is here."""
     return [_status(name) for name in NAMED_WEIGHTS]
+
+
+def seen_notes(names: Iterable[str]) -> list[str]:
+    """Say of which named weights no score on some published set compares with another's."""
+    known = {name: NAMED_WEIGHTS[name].seen for name in names if name in NAMED_WEIGHTS}
+    return [
+        f"{name} was trained on {seen}: its scores on LEVIR-CC, LEVIR-MCI and LEVIR-CD compare "
+        "with no others"
+        for name, seen in known.items()
+        if seen
+    ]
 
 
 def locate(name_or_path: str | Path) -> Path | None:
