@@ -22,7 +22,7 @@ from PIL import Image
 
 from whatchanged import ask_products
 from whatchanged.ask_products import AskWriter, slug
-from whatchanged.asking import WishResult, ask, ask_many
+from whatchanged.asking import WishResult, ask, ask_many, open_session
 from whatchanged.errors import UsageError
 
 Script = Callable[[Callable[..., Any]], list[int]]
@@ -162,6 +162,34 @@ def test_the_record_says_where_everything_came_from(
         assert wish["said"] == result.said
     assert record["wishes"][1]["files"] == ["02-felled-trees/answer.txt"]
     assert {*record} >= {"whatchanged", "torch", "python", "made", "seconds", "seen"}
+
+
+def test_the_record_is_of_the_photographs_that_were_read(
+    tiny_ask_model: Path, pair: tuple[Path, Path], scripted: Script, tmp_path: Path
+) -> None:
+    """Whatever becomes of the files while somebody asks."""
+    scripted(houses)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pair]
+    session = open_session(*pair, model=tiny_ask_model)
+    with AskWriter(tmp_path / "out", None) as writer:
+        writer.add(session.ask("new houses"))
+        pair[0].unlink()
+        pair[1].write_bytes(b"another")
+        writer.add(session.ask("felled trees"))
+    inputs = record_of(tmp_path / "out")["inputs"]
+    assert [inputs[name]["sha256"] for name in ("before", "after")] == digests
+
+
+def test_a_page_that_leaves_wishes_out_says_so(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked("new houses", "felled trees")
+    assert "shown here" not in (tmp_path / "out" / "report.html").read_text()
+    monkeypatch.setattr(ask_products, "SHOWN", 2)
+    asked("new houses", "felled trees", "new roads")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<article") == 2
+    assert "the first 2 wishes; run.json has all" in page
 
 
 def test_a_forced_mask_is_written(asked: Any, tmp_path: Path) -> None:

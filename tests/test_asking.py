@@ -345,6 +345,31 @@ def test_only_windows_that_understood_the_same_make_the_mask(
     )
 
 
+def test_a_misreading_window_does_not_overrule_all_others(
+    model: Path, large: tuple[Path, Path], scripted: Script
+) -> None:
+    """Nineteen windows read houses, and one, where most changed, reads roads."""
+
+    def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
+        much, little = corners(after)
+        if much:
+            return ROADS, difference("", before, after)[1]
+        if little and "seen" in wish:
+            return HOUSES, difference("", before, after)[1]
+        return NO_HOUSES, None
+
+    scripted(script)
+    seen, unseen = ask_many(*large, ["seen houses", "new houses"], model=model)
+    assert seen.found and seen.target == ["building"] and seen.mask.sum() == 100
+    assert not unseen.found and unseen.target == ["building"] and not unseen.mask.any()
+    for result in (seen, unseen):
+        assert "as roads that appeared in 1; these are left out" in result.warnings[0]
+    # Where that window alone has looked nothing is known, and it is not said to be unchanged.
+    unknown = np.isnan(seen.probability) & seen.pixels.valid
+    assert unknown.any() and not unknown.all()
+    assert not seen.mask[unknown].any()
+
+
 def test_a_window_that_understood_nothing_is_told_too(
     model: Path, large: tuple[Path, Path], scripted: Script
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whatchanged.answers import Direction, format_absent
+from whatchanged.answers import Direction, Understood, format_absent
 from whatchanged.ask_pair import AskModel, AskPair, SeenWindows
 from whatchanged.ask_text import answer_text, understood_text
 from whatchanged.ask_windows import Blend, Corner, Map, WindowPlan
@@ -48,7 +48,8 @@ class WishResult:
         polygons: The mask as polygons, the largest first.
         mask: [H, W] bool on the photographs' grid, without specks; where the probability is at
             least `threshold`.
-        probability: [H, W] float32 in [0, 1]; NaN where a date is not valid.
+        probability: [H, W] float32 in [0, 1]; NaN where a date is not valid, and where no window
+            lies that understood the wish as the answer says.
         model: Name or folder of the model.
         model_sha256: Of the checkpoint's manifest.
         warnings: What a user should know of input and answer.
@@ -60,6 +61,7 @@ class WishResult:
         pixels: Both dates as read.
         report: What was found of the pair's grids, stretch and shift.
         reading: Grid of the pair, and file, bands and type of both dates, as plain values.
+        sha256: Of both files, as they were when they were read.
         seen: How the model saw the pair, for people.
         mask_path: File of the mask; None if none was written.
     """
@@ -88,6 +90,7 @@ class WishResult:
     pixels: PairPixels
     report: PairReport
     reading: dict[str, Any]
+    sha256: tuple[str, str]
     seen: str
     mask_path: Path | None = None
 
@@ -224,29 +227,34 @@ def _said(corner: Corner, answer: WishAnswer, valid: NDArray[np.bool_], threshol
 def _speaker(said: Sequence[_Said]) -> _Said:
     """The window that gives the answer's words.
 
-    Of those that point at something it is the one with the most change, among those that
-    understood the wish as most of them did; without any, the first with the most frequent answer.
+    A wish means the same in all windows, so it means what most of them say, those that see
+    nothing too; with as many, what is said where most changed. Of the windows that say so, the
+    one with the most change speaks if it points at something, else one with the most frequent
+    answer.
     """
-    pointing = [one for one in said if one.words.found]
+    shared = Counter(one.words.understood for one in said)
+    changed = Counter[Understood | None]()
+    for one in said:
+        changed[one.words.understood] += one.n_changed if one.words.found else 0
+    meaning = max(shared, key=lambda stated: (shared[stated], changed[stated]))
+    agreed = [one for one in said if one.words.understood == meaning]
+    pointing = [one for one in agreed if one.words.found]
     if pointing:
-        shared = Counter(one.words.understood for one in pointing)
-        return max(pointing, key=lambda one: (shared[one.words.understood], one.n_changed))
-    ((text, _),) = Counter(one.words.answer for one in said).most_common(1)
-    return next(one for one in said if one.words.answer == text)
+        return max(pointing, key=lambda one: one.n_changed)
+    ((text, _),) = Counter(one.words.answer for one in agreed).most_common(1)
+    return next(one for one in agreed if one.words.answer == text)
 
 
 def _maps(said: Sequence[_Said], best: WishAnswer) -> list[tuple[Corner, Map | None]]:
     """The maps that make the mask: of windows that understood the wish as the answer says.
 
-    What was forced is drawn only where no window points at something by itself.
+    What was forced is drawn only where no window points at something by itself, and then of
+    all windows.
     """
-    if not best.found:
-        return [(one.corner, one.probability) for one in said]
-    return [
-        (one.corner, one.probability if one.words.found else None)
-        for one in said
-        if one.words.understood == best.understood
-    ]
+    if best.found:
+        agreed = [one for one in said if one.words.understood == best.understood]
+        return [(one.corner, one.probability if one.words.found else None) for one in agreed]
+    return [(one.corner, one.probability if one.words.forced else None) for one in said]
 
 
 def _result(
@@ -310,6 +318,7 @@ def _result(
         pixels=pair.pixels,
         report=pair.report,
         reading=pair.reading,
+        sha256=pair.sha256,
         seen=pair.plan.describe(),
     )
 
@@ -344,7 +353,7 @@ def _otherwise(said: Sequence[_Said], best: WishAnswer) -> Iterator[str]:
     if read:
         listed = ", ".join(f"as {understood_text(u)} in {n}" for u, n in read.most_common(_LISTED))
         more = ", and so on" if len(read) > _LISTED else ""
-        left = "; these are left out" if best.found else ""
+        left = "; these are left out" if any(one.words.found for one in said) else ""
         yield (
             f"in {read.total()} of {len(said)} windows the wish was understood otherwise: "
             f"{listed}{more}{left}"

@@ -21,7 +21,7 @@ from whatchanged.geo.grid import Grid
 from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.pair import PairPixels, PairReport, open_pair
 from whatchanged.models import weights
-from whatchanged.models.checkpoint import MANIFEST, load_checkpoint, verify_checkpoint
+from whatchanged.models.checkpoint import MANIFEST, file_sha256, load_checkpoint, verify_checkpoint
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import EncodedPairs
 from whatchanged.models.reasoncd.vision import CompactVision, fit_square
@@ -112,6 +112,7 @@ class AskPair:
         grid: Their grid.
         report: What was found at opening.
         reading: Grid, and file, bands and type of both dates.
+        sha256: Of both files, as they were when they were read.
         plan: The windows in which the model sees it.
         warnings: What a user should know of it.
     """
@@ -121,6 +122,7 @@ class AskPair:
     grid: Grid
     report: PairReport
     reading: dict[str, Any]
+    sha256: tuple[str, str]
     plan: WindowPlan
     warnings: tuple[str, ...]
 
@@ -149,6 +151,7 @@ def read_pair(
                 hint="cut out the part you mean: gdal_translate -srcwin COLUMN ROW WIDTH HEIGHT",
             )
         pixels, report, reading = pair.read(), pair.report, reading_of(pair)
+        sha256 = (file_sha256(paths.before), file_sha256(paths.after))
     share = float(pixels.valid.mean())
     if share == 0:
         raise InputError(
@@ -158,7 +161,7 @@ def read_pair(
     plan = plan_windows(*grid.shape, grid.gsd_m, side)
     little = "" if share >= _LITTLE_VALID else f"only {share:.0%} of the pixels are valid in both"
     warnings = tuple(text for text in (*report.warnings, plan.note, little) if text)
-    return AskPair(paths, pixels, grid, report, reading, plan, warnings)
+    return AskPair(paths, pixels, grid, report, reading, sha256, plan, warnings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,6 @@ from whatchanged.geo.overlay import mark, shrink
 from whatchanged.geo.report import REPORT_NAME, ReportEntry, picture_side, write_report
 from whatchanged.geo.vector import ChangePolygon, storable, write_geojson, write_geopackage
 from whatchanged.geo.writer import write_mask, write_probability
-from whatchanged.models.checkpoint import file_sha256
 from whatchanged.products import run_facts
 
 RUN = "run.json"
@@ -68,6 +67,7 @@ class AskWriter:
         self._entries: list[ReportEntry] = []
         self._records: list[dict[str, Any]] = []
         self._first: WishResult | None = None
+        self._pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
         self._earlier = _listed_files(out / RUN) | _listed_files(out / UNFINISHED)
         self._files: list[str] = []
         _refuse_foreign(out, [RUN, UNFINISHED, REPORT_NAME], self._earlier)
@@ -117,7 +117,7 @@ class AskWriter:
             files = _write_products(folder, result)
             mask = next((path for path in files if path.stem == "mask"), None)
             written = dataclasses.replace(result, mask_path=mask)
-            entry = _entry(written, self._side) if number <= SHOWN else None
+            entry = _entry(written, self._side, self._shown(written)) if number <= SHOWN else None
         except BaseException as error:
             self._take_back(names)
             if isinstance(error, OSError):
@@ -139,6 +139,13 @@ class AskWriter:
         if entry is not None:
             self._entries.append(entry)
         return written
+
+    def _shown(self, result: WishResult) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Both photographs as the page shows them, made once for all wishes."""
+        if self._pictures is None:
+            pixels = result.pixels
+            self._pictures = shrink(pixels.before, self._side), shrink(pixels.after, self._side)
+        return self._pictures
 
     def _names(self, number: int, wish: str) -> list[str]:
         """Names that products of a wish may have, as `run.json` lists them."""
@@ -177,16 +184,21 @@ class AskWriter:
             "model": {"name": first.model, "sha256": first.model_sha256},
             "seconds": round(time.time() - self._started, 3),
             "inputs": {
-                name: {"path": path, "sha256": file_sha256(Path(path))}
-                for name, path in (("before", first.before), ("after", first.after))
+                name: {"path": path, "sha256": sha256}
+                for name, path, sha256 in zip(
+                    ("before", "after"), (first.before, first.after), first.sha256, strict=True
+                )
             },
             "reading": first.reading,
             "report": first.report.to_dict(),
             "seen": first.seen,
             "wishes": self._records,
         }
+        rows = dict(facts)
+        if len(self._records) > SHOWN:
+            rows["shown here"] = f"the first {SHOWN} wishes; {RUN} has all"
         try:
-            write_report(self.out, title=title, entries=self._entries, rows=facts)
+            write_report(self.out, title=title, entries=self._entries, rows=rows)
             write_bytes(self.out / RUN, json.dumps(record, indent=1).encode())
             (self.out / UNFINISHED).unlink(missing_ok=True)
         except OSError as error:
@@ -261,24 +273,26 @@ def _write_products(folder: Path, result: WishResult) -> list[Path]:
     write_bytes(answer, f"{result.answer}\n".encode("utf-8", "replace"))
     if not result.has_mask:
         return [answer]
-    valid = result.pixels.valid
-    probability = write_probability(folder, result.probability, valid, result.grid)
-    mask = write_mask(folder, result.mask, valid, result.grid)
+    known = ~np.isnan(result.probability)
+    probability = write_probability(folder, result.probability, known, result.grid)
+    mask = write_mask(folder, result.mask, known, result.grid)
     package, text = folder / "changes.gpkg", folder / "changes.geojson"
     write_geopackage(package, result.polygons, result.grid)
     write_geojson(text, result.polygons, result.grid)
     return [answer, probability, mask, package, text]
 
 
-def _entry(result: WishResult, side: int) -> ReportEntry:
+def _entry(
+    result: WishResult, side: int, pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+) -> ReportEntry:
     overlays: dict[str, NDArray[Any]] = {}
     if result.has_mask:
         overlays[_OVERLAY] = mark(result.pixels.after, result.mask, side)
     listed = result.polygons[:_LISTED]
     title = "Largest places" if len(listed) < result.n_polygons else "Places"
     return ReportEntry(
-        before=shrink(result.pixels.before, side),
-        after=shrink(result.pixels.after, side),
+        before=pictures[0],
+        after=pictures[1],
         caption=result.answer,
         heading=f"\u201c{result.wish}\u201d",
         rows=_rows(result),

@@ -135,7 +135,7 @@ class Blend:
         self._weight: Map = np.zeros(plan.source, np.float32)
 
     def join(self, maps: Sequence[tuple[Corner, Map | None]]) -> Map:
-        """Return the joined map [H, W]; 0 where no window lies.
+        """Return the joined map [H, W]; NaN where no window lies.
 
         Args:
             maps: Corner and map [h, w] of windows; None for one that is 0 everywhere.
@@ -146,7 +146,9 @@ class Blend:
             if probability is not None:
                 self.plan.cut(joined, corner)[...] += probability * self._of_window
         np.divide(joined, weight, out=joined, where=weight > 0)
-        return joined.clip(0.0, 1.0, out=joined)
+        joined.clip(0.0, 1.0, out=joined)
+        joined[weight == 0] = np.nan
+        return joined
 
     def _weight_of(self, corners: tuple[Corner, ...]) -> Map:
         """Sum of the windows' weights, [H, W]."""

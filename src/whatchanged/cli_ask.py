@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,7 +184,8 @@ def load_model(model: str) -> None:
 def _lines() -> Iterator[str]:
     """Yield what is typed or piped in, up to an empty line, `quit` or the end."""
     if sys.stdin.isatty():
-        import readline  # noqa: F401  input() then edits lines and remembers them
+        with suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401  input() then edits lines and remembers them
 
         def read() -> str:
             return input("> ")

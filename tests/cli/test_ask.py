@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -365,3 +367,12 @@ def test_questions_for_no_change_in_particular_are_told_from_wishes(
     line: str, describes: bool
 ) -> None:
     assert cli_ask.is_describing(line) is describes
+
+
+def test_chat_works_without_a_line_editor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python on Windows has no readline."""
+    monkeypatch.setitem(sys.modules, "readline", None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    typed = iter(["new houses", "quit", "never"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    assert list(cli_ask._lines()) == ["new houses"]

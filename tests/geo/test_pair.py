@@ -245,6 +245,20 @@ def test_no_shift_is_not_warned(write: Writer, draw: Draw) -> None:
         assert not any("shifted" in warning for warning in pair.report.warnings)
 
 
+# --- colours
+
+
+def test_grey_beside_colour_is_warned(write: Writer, draw: Draw) -> None:
+    picture = draw(40, 50)
+    colour, other = write("a.png", picture), write("b.png", picture)
+    grey = write("c.png", picture[:1])
+    with open_pair(colour, grey) as pair:
+        assert "c.png is grey and a.png in colour" in " ".join(pair.report.warnings)
+    for pair_of in ((colour, other), (grey, grey)):
+        with open_pair(*pair_of) as pair:
+            assert not any("grey" in warning for warning in pair.report.warnings)
+
+
 # --- record
 
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from whatchanged.geo.grid import Grid
+from whatchanged.geo import vector
+from whatchanged.geo.area import areas_m2
+from whatchanged.geo.grid import Grid, reproject_points
 from whatchanged.geo.vector import (
     ChangePolygon,
     vectorise,
@@ -287,6 +289,54 @@ def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path) -> None:
     assert east.bounds[2] == 180
     assert west.bounds[2] - west.bounds[0] + east.bounds[2] - east.bounds[0] < 1
     assert all(part.exterior.is_ccw for part in geometry.geoms)
+
+
+LOCAL = 'LOCAL_CS["Local Coordinates (m)",UNIT["metre",1]]'
+
+
+def test_a_local_crs_is_in_pixels_and_tried_a_few_times_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def counted(source: Any, target: Any, x: Any, y: Any) -> Any:
+        tried.append(len(x))
+        return reproject_points(source, target, x, y)
+
+    monkeypatch.setattr(vector, "reproject_points", counted)
+    mask = np.indices((60, 60)).sum(axis=0) % 3 > 0  # hundreds of corners
+    page = geojson(tmp_path, mask, grid_of(60, 60, crs=LOCAL))
+    assert sum(tried) <= 16
+    assert page["coordinate_space"].startswith("pixels")
+    bounds = [shapely.geometry.shape(f["geometry"]).bounds for f in page["features"]]
+    assert bounds and all(low >= 0 and high <= 60 for low, _, high, _ in bounds)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        masked((4, 4, 16, 26)),
+        masked((4, 4, 16, 26)) & ~masked((6, 8, 8, 10)),  # a hole beside the pole
+        masked((4, 4, 16, 26)) & ~masked((8, 13, 12, 17)),  # a hole around the pole
+        masked((4, 4, 16, 26)) & ~masked((4, 12, 7, 14)),  # a notch
+    ],
+)
+@pytest.mark.parametrize(("crs", "south"), [("EPSG:3413", False), ("EPSG:3031", True)])
+def test_a_place_around_a_pole_keeps_its_area(
+    tmp_path: Path, mask: Any, crs: str, south: bool
+) -> None:
+    grid = grid_of(transform=Affine(1000, 0, -15_000, 0, -1000, 10_000), crs=crs)
+    page = geojson(tmp_path, mask, grid)
+    shape = shapely.geometry.shape(page["features"][0]["geometry"])
+    assert shape.is_valid
+    assert shape.bounds[0] >= -180 and shape.bounds[2] <= 180
+    assert (shape.bounds[3] < 0) == south
+    parts = np.array(shape.geoms, object)
+    world = grid_of(transform=Affine(1, 0, -180, 0, -1, 90), crs="EPSG:4326")
+    areas = areas_m2(parts, world)
+    assert areas is not None
+    # The maps are not of equal area: 6 % too small at the pole.
+    assert areas.sum() == pytest.approx(mask.sum() * 1e6 / 0.97**2, rel=0.03)
 
 
 def test_a_place_off_the_earth_has_no_geometry(tmp_path: Path) -> None:

@@ -55,11 +55,20 @@ def test_a_gpu_is_asked_and_its_imitation_does_not_count(monkeypatch: pytest.Mon
 def test_the_base_of_the_language_model_follows_the_device(
     monkeypatch: pytest.MonkeyPatch, answer: bool, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(language, "computes_bfloat16", lambda: answer)
+    monkeypatch.setattr(language, "computes_bfloat16", lambda device: answer)
     weights: Any = language.build_base(TINY)
     assert {p.dtype for p in weights.parameters()} == {expected}
     plain = language.build_base(replace(TINY, dtype="float32"))
     assert {p.dtype for p in plain.parameters()} == {torch.float32}
+
+
+def test_the_base_is_of_a_type_for_where_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is asked stays on the processor, whatever accelerator there is."""
+    ask_processor(monkeypatch, False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    assert language.base_dtype(TINY) == torch.bfloat16
+    assert language.base_dtype(TINY, CPU) == torch.float32
 
 
 @pytest.mark.parametrize("answer", [True, False])

@@ -193,6 +193,12 @@ def _examine(
         *(f"{names[1]}: {warning}" for warning in after.warnings),
         *placement.warnings,
     ]
+    grey = [scene.is_grey for scene in (before, after)]
+    if grey[0] != grey[1]:
+        warnings.append(
+            f"{names[grey.index(True)]} is grey and {names[grey.index(False)]} in colour; the "
+            "difference may look like change"
+        )
     if valid_fraction == 0.0:
         warnings.append("no pixel that was looked at is valid in both photographs")
     if shift.is_certain and shift.length > MAX_SHIFT_PX:

@@ -84,6 +84,11 @@ class Scene:
         return self.layout.dtype
 
     @property
+    def is_grey(self) -> bool:
+        """Whether one band is read thrice."""
+        return self.layout.palette is None and len(set(self.bands)) == 1
+
+    @property
     def bands(self) -> tuple[int, int, int]:
         """Band numbers, from 1, that are read as red, green and blue."""
         return self.layout.bands

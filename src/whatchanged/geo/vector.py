@@ -23,10 +23,13 @@ SPECK_PIXELS = 8
 """Patches of fewer pixels are dropped: the model's masks are no finer."""
 LAYER = "changes"
 _WGS84 = CRS.from_epsg(4326)
+_WORLD = shapely.box(-180, -90, 180, 90)
 _DECIMALS = 8  # of a degree: a millimetre
+_PROBES = 16
+_BENDS = 256  # pieces of an outline that goes around a pole
 _PIXEL_SPACE = (
     "pixels: x counts columns to the right and y rows down from the outer corner of the first "
-    "pixel; the photographs name no coordinate reference system"
+    "pixel; the photographs name no coordinate reference system that leads to degrees"
 )
 
 
@@ -166,11 +169,12 @@ def write_geopackage(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) 
 def write_geojson(path: Path, polygons: Sequence[ChangePolygon], grid: Grid) -> None:
     """Write polygons as GeoJSON (RFC 7946): longitude and latitude on WGS 84.
 
-    Without a CRS the coordinates are pixels, and the member `coordinate_space` says so.
+    Without a CRS, or in one that leads nowhere on Earth, such as a local one, the coordinates
+    are pixels, and the member `coordinate_space` says so.
     """
     geometries = shapely.orient_polygons(_geometries(polygons))
     members: dict[str, Any] = {"type": "FeatureCollection", "name": LAYER}
-    if grid.is_georeferenced:
+    if grid.is_georeferenced and _is_on_earth(geometries, grid.crs):
         placed = [_to_degrees(geometry, grid.crs) for geometry in geometries]
     else:
         members["coordinate_space"] = _PIXEL_SPACE
@@ -241,28 +245,67 @@ def _crs_text(crs: CRS) -> str:
     return name if crs.to_authority() is not None else str(crs.to_wkt())
 
 
+def _is_on_earth(geometries: NDArray[Any], crs: CRS) -> bool:
+    """Whether a CRS leads to degrees: for one of no known kind, whether a few points have any.
+
+    Asked first, since each point that has none is slow to fail.
+    """
+    if crs.is_geographic or crs.is_projected:
+        return True
+    points = shapely.get_coordinates(geometries)
+    some = points[np.linspace(0, len(points) - 1, min(len(points), _PROBES)).astype(int)]
+    longitude, _ = reproject_points(crs, _WGS84, some[:, 0], some[:, 1])
+    return not len(points) or bool(np.isfinite(longitude).any())
+
+
 def _to_degrees(geometry: shapely.Polygon, crs: CRS) -> shapely.Geometry | None:
     """Return a polygon in longitude and latitude; None where a point has no place on Earth.
 
-    One that crosses the antimeridian is cut in two (RFC 7946, 3.1.9).
+    One that crosses the antimeridian is cut there (RFC 7946, 3.1.9), one around a pole too.
     """
+    placed = _placed(geometry, crs)
+    if placed is None:
+        return None
+    if np.ptp(shapely.get_coordinates(placed)[:, 0]) > 180:
+        # Lines that are straight on the map bend around a pole.
+        placed = _placed(shapely.segmentize(geometry, geometry.length / _BENDS), crs) or placed
+        holes = [_cut_ring(ring) for ring in placed.interiors]
+        placed = shapely.difference(_cut_ring(placed.exterior), shapely.union_all(holes))
+        parts = [p for p in shapely.get_parts(placed) if isinstance(p, shapely.Polygon)]
+        placed = shapely.MultiPolygon(parts)
+    oriented: shapely.Geometry = shapely.orient_polygons(placed)
+    return oriented
+
+
+def _placed(geometry: shapely.Polygon, crs: CRS) -> Any:
+    """Return a polygon with longitude and latitude for coordinates; None where one has none."""
     points = shapely.get_coordinates(geometry)
     longitude, latitude = reproject_points(crs, _WGS84, points[:, 0], points[:, 1])
     if not np.isfinite(longitude).all() or not np.isfinite(latitude).all():
         return None
-    crosses = bool(np.ptp(longitude) > 180)
-    longitude = np.where(crosses & (longitude < 0), longitude + 360, longitude)
-    placed = shapely.set_coordinates(
+    return shapely.set_coordinates(
         shapely.from_wkb(shapely.to_wkb(geometry)),
         np.column_stack([longitude, latitude]).round(_DECIMALS),
     )
-    if not crosses:
-        oriented: shapely.Geometry = shapely.orient_polygons(placed)
-        return oriented
-    west = shapely.intersection(placed, shapely.box(0, -90, 180, 90))
-    east = shapely.intersection(placed, shapely.box(180, -90, 540, 90))
-    east = shapely.transform(east, lambda points: points - (360, 0))
-    parts = [*shapely.get_parts([west, east])]
-    parts = [part for part in parts if isinstance(part, shapely.Polygon)]
-    both: shapely.Geometry = shapely.orient_polygons(shapely.MultiPolygon(parts))
-    return both
+
+
+def _cut_ring(ring: shapely.LinearRing) -> shapely.Geometry:
+    """Return what a ring of longitudes and latitudes encloses, cut at the antimeridian.
+
+    Longitudes are followed around, past 180 degrees; a ring that does not come back to where it
+    began goes around a pole, and is closed along that.
+    """
+    longitude, latitude = shapely.get_coordinates(ring).T
+    longitude = np.unwrap(longitude, period=360)
+    if abs(longitude[-1] - longitude[0]) > 180:
+        pole = np.copysign(90, latitude.mean())
+        longitude = np.append(longitude, longitude[[-1, 0]])
+        latitude = np.append(latitude, [pole, pole])
+    whole = shapely.make_valid(shapely.Polygon(np.column_stack([longitude, latitude])))
+    parts = [
+        shapely.intersection(
+            shapely.transform(whole, lambda points, turn=turn: points + np.array([turn, 0])), _WORLD
+        )
+        for turn in (-720, -360, 0, 360, 720)
+    ]
+    return shapely.union_all(parts)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from transformers import SamConfig, SamModel
+from transformers import AutoTokenizer, LlamaForCausalLM, SamConfig, SamModel
 
 from whatchanged.errors import CheckpointError, WeightsUnavailableError
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
-from whatchanged.models.reasoncd.language import build_base, check_base
+from whatchanged.models.reasoncd import language
+from whatchanged.models.reasoncd.language import build_base, check_base, convert_gguf
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.store import (
     load_reasoncd,
@@ -161,3 +165,81 @@ def test_the_encoder_of_hisem_is_shared(
         assert torch.equal(tensor, stored[f"encoder.{name}"]), name
     with pytest.raises(CheckpointError, match="encoder"):
         model.vision.load_start_weights(tiny_model)  # sixteen channels here
+
+
+# --- conversion of a packed base --------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[Path]]:
+    """A file that converts to a tiny base, and the folders it was read from."""
+    pytest.importorskip("gguf")
+    read: list[Path] = []
+
+    def opened(what: Any) -> Any:
+        def from_pretrained(folder: Path, **_: Any) -> Any:
+            read.append(folder)
+            return what()
+
+        return from_pretrained
+
+    build = partial(build_base, kit.tiny.language)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", opened(kit.byte_tokenizer))
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", opened(build))
+    path = tmp_path / "cache" / "base.gguf"
+    path.parent.mkdir()
+    path.write_bytes(b"packed")
+    return path, read
+
+
+def test_a_packed_base_is_converted_once_and_for_everybody(
+    packed: tuple[Path, list[Path]],
+) -> None:
+    path, read = packed
+    folder = convert_gguf(path)
+    assert len(read) == 2 and convert_gguf(path) == folder and len(read) == 2
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["base", "base.gguf"]
+    assert (folder / "model.safetensors").is_file() and (folder / "complete").is_file()
+    if os.name == "posix":
+        assert folder.stat().st_mode & 0o755 == 0o755
+        assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())
+
+
+def test_a_conversion_that_was_killed_starts_over(packed: tuple[Path, list[Path]]) -> None:
+    path, _ = packed
+    half = path.with_suffix("")
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    folder = convert_gguf(path)
+    assert (folder / "model.safetensors").stat().st_size > 4 and (folder / "complete").is_file()
+
+
+def test_a_conversion_without_room_leaves_nothing_and_says_so(
+    packed: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = packed
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(language, "replace_folder", full)
+    with pytest.raises(CheckpointError, match="No space left") as caught:
+        convert_gguf(path)
+    assert "WHATCHANGED_CACHE" in str(caught.value.hint)
+    assert [entry.name for entry in path.parent.iterdir()] == ["base.gguf"]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_of_ours(
+    packed: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = packed
+
+    def refused(**_: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(language.tempfile, "mkdtemp", refused)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        convert_gguf(path)
+    assert read == []

@@ -6,6 +6,8 @@ frozen rows stay as they are to the bit, take no gradient, and cost nothing.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatchanged.errors import CheckpointError, MissingExtraError
+from whatchanged.files import replace_folder
 from whatchanged.models.precision import computes_bfloat16
 from whatchanged.models.reasoncd.config import LanguageConfig
 
@@ -113,14 +116,19 @@ class LanguageModel(nn.Module):
         return torch.cat([known, room], dim=-1).index_copy(-1, self.new_ids, new)
 
 
-def base_dtype(config: LanguageConfig) -> torch.dtype:
-    """Return the type of the frozen base: bfloat16 where asked for and computed in."""
-    half = config.dtype == "bfloat16" and computes_bfloat16()
+def base_dtype(config: LanguageConfig, device: torch.device | None = None) -> torch.dtype:
+    """Return the type of the frozen base: bfloat16 where asked for and computed in.
+
+    Args:
+        config: Says what is asked for.
+        device: Where the base will be; None for the one that models are trained on here.
+    """
+    half = config.dtype == "bfloat16" and computes_bfloat16(device)
     return torch.bfloat16 if half else torch.float32
 
 
-def build_base(config: LanguageConfig) -> Any:
-    """Build the base with random weights."""
+def build_base(config: LanguageConfig, device: torch.device | None = None) -> Any:
+    """Build the base with random weights, of a type for `device`; see `base_dtype`."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     base: Any = LlamaForCausalLM(
@@ -137,13 +145,20 @@ def build_base(config: LanguageConfig) -> Any:
             tie_word_embeddings=config.tied,
         )
     )
-    return base.to(base_dtype(config))
+    return base.to(base_dtype(config, device))
 
 
-def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
+def open_base(
+    config: LanguageConfig, source: str | Path, device: torch.device | None = None
+) -> tuple[Any, Any]:
     """Read base and tokenizer from a folder, a GGUF file or a repository of the hub.
 
     A GGUF file is converted once; the result is kept beside it as bfloat16 safetensors.
+
+    Args:
+        config: Of the language model.
+        source: Folder, file or repository.
+        device: Where the base will be, see `base_dtype`.
 
     Raises:
         CheckpointError: It cannot be read or is not the base of this preset.
@@ -157,7 +172,7 @@ def open_base(config: LanguageConfig, source: str | Path) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         base = LlamaForCausalLM.from_pretrained(
-            place, dtype=base_dtype(config), use_safetensors=True
+            place, dtype=base_dtype(config, device), use_safetensors=True
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -192,6 +207,9 @@ def convert_gguf(path: Path) -> Path:
     """Turn a GGUF file into a folder of safetensors and tokenizer beside it; return that.
 
     A folder that is complete is used as it is.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
     """
     try:
         import gguf  # noqa: F401  transformers reads the file through it
@@ -205,6 +223,13 @@ def convert_gguf(path: Path) -> Path:
     folder = path.with_suffix("")
     if (folder / "complete").exists():
         return folder
+    try:
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be converted beside itself: {error.strerror}",
+            hint="set WHATCHANGED_CACHE to a folder that you may write to",
+        ) from error
     where: dict[str, Any] = {"gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
     # Packed 4-bit weights could neither be adapted nor stored as plain safetensors.
@@ -212,9 +237,22 @@ def convert_gguf(path: Path) -> Path:
     packed: Any = getattr(transformers, "GgufConfig", None)
     plain = {} if packed is None else {"quantization_config": packed(dequantize=True)}
     base = LlamaForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **where, **plain)
-    base.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "complete").touch()  # last: a killed conversion starts over
+    try:
+        base.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / "complete").touch()
+        part.chmod(0o755)
+        for file in part.iterdir():  # some are made for their owner alone
+            file.chmod(0o644)
+        replace_folder(part, folder)  # whole, or not there: others may convert at the same time
+    except OSError as error:
+        if not (folder / "complete").exists():  # nobody else has done it
+            raise CheckpointError(
+                f"{path.name} cannot be converted: {error.strerror or error}",
+                hint="set WHATCHANGED_CACHE to a folder with 300 MB of room",
+            ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

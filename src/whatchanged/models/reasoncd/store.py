@@ -33,7 +33,7 @@ def start_reasoncd(config: ReasonCDConfig, tokenizer: Any = None) -> ReasonCD:
         WeightsUnavailableError: Named weights are not on this machine.
         CheckpointError: Weights that are not those of the configuration.
     """
-    base, found = _open_language(config)
+    base, found = _open_language(config, None)
     model = ReasonCD(config, base, tokenizer if found is None else found)
     _start_vision(model, trained=True)
     return model
@@ -78,6 +78,8 @@ def save_reasoncd(
 def load_reasoncd(folder: str | Path) -> ReasonCD:
     """Read a checkpoint folder, and frozen parts from where they come from; evaluation mode.
 
+    Everything is on the processor, and of a type that this one computes in.
+
     Raises:
         CheckpointError: Damaged, of another family, or not complete.
         WeightsUnavailableError: The language model's base is not on this machine.
@@ -87,7 +89,7 @@ def load_reasoncd(folder: str | Path) -> ReasonCD:
         raise CheckpointError(f"{folder} is a {checkpoint.family}, not a {FAMILY}")
     values = {key: value for key, value in checkpoint.config.items() if key != "preset"}
     config = from_mapping(ReasonCDConfig, values, f"{folder}/config.json")
-    base, tokenizer = _open_language(config)
+    base, tokenizer = _open_language(config, torch.device("cpu"))
     if tokenizer is None:
         tokenizer = _read_tokenizer(checkpoint.extras, folder)
     model = ReasonCD(config, base, tokenizer)
@@ -113,11 +115,11 @@ def resolve(start: str) -> str | Path:
     return start
 
 
-def _open_language(config: ReasonCDConfig) -> tuple[Any, Any]:
+def _open_language(config: ReasonCDConfig, device: torch.device | None) -> tuple[Any, Any]:
     start = config.language.start
     if start is None:
-        return build_base(config.language), None
-    return open_base(config.language, resolve(start))
+        return build_base(config.language, device), None
+    return open_base(config.language, resolve(start), device)
 
 
 def _start_vision(model: ReasonCD, *, trained: bool) -> None:
