@@ -424,6 +424,31 @@ def test_masks_are_drawn_a_few_at_a_time(
         np.testing.assert_array_equal(one.probability, other.probability)
 
 
+def test_many_wishes_about_a_huge_pair_are_answered_in_turns(
+    model: Path, large: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = plan_windows(8192, 8192, 0.5, 256)
+    assert 4 * ask_answer.n_at_once(huge) * huge.height * huge.width * len(huge.corners) <= 2**31
+    assert ask_answer.n_at_once(plan_windows(512, 512, 0.5, 256)) > 1000
+    scripted(difference)
+    wishes = ["new houses", "felled trees", "new roads"]
+    together = ask_many(*large, wishes, model=model)
+    monkeypatch.setattr(ask_answer, "_GATHERED", 1)
+    sizes: list[int] = []
+    answer = asking.answer_wishes
+
+    def counted(model: Any, pair: Any, seen: Any, some: Any, **options: Any) -> Any:
+        sizes.append(len(some))
+        return answer(model, pair, seen, some, **options)
+
+    monkeypatch.setattr(asking, "answer_wishes", counted)
+    in_turns = ask_many(*large, wishes, model=model)
+    assert sizes == [1, 1, 1]
+    for one, other in zip(together, in_turns, strict=True):
+        assert one.answer == other.answer and one.wish == other.wish
+        np.testing.assert_array_equal(one.probability, other.probability)
+
+
 def test_maps_of_a_wish_are_released_before_the_next_is_put_together(
     model: Path, large: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from whatchanged.models.reasoncd.outputs import WishAnswer
 
 _ROWS = 32  # wishes times windows that are answered at once
 _DRAWN = 2**24  # pixels of the masks that are drawn at once
+_GATHERED = 2**29  # pixels of the windows' maps that are kept at once: 2 GB
 _EVEN = 0.5  # the model's own threshold
 _LISTED = 3  # other understandings that a warning names
 
@@ -208,6 +209,14 @@ def _answers(
         )
         for (number, index), answer in zip(some, answers, strict=True):
             yield number, index, answer
+
+
+def n_at_once(plan: WindowPlan) -> int:
+    """How many wishes are answered before their maps are put together and released.
+
+    Further ones see the windows anew, which costs less than memory that is not there.
+    """
+    return max(1, _GATHERED // (len(plan.corners) * plan.height * plan.width))
 
 
 def _n_rows(plan: WindowPlan) -> int:

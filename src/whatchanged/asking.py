@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whatchanged import console
-from whatchanged.ask_answer import WishResult, answer_wishes, check_threshold
+from whatchanged.ask_answer import WishResult, answer_wishes, check_threshold, n_at_once
 from whatchanged.ask_pair import (
     AskModel,
     AskPair,
@@ -120,12 +120,15 @@ def ask_many(
         "explain": explain,
     }
 
-    def answers() -> list[WishResult]:
+    def answers() -> Iterator[WishResult]:
         pair = _read(loaded, before, after, bands, align)
-        return answer_wishes(loaded, pair, _seeing(loaded, pair), wishes, **options)
+        n = n_at_once(pair.plan)
+        for start in range(0, len(wishes), n):
+            some = wishes[start : start + n]
+            yield from answer_wishes(loaded, pair, _seeing(loaded, pair), some, **options)
 
     if out is None:
-        return answers()
+        return list(answers())
     with AskWriter(Path(out), wishes) as writer:
         return [writer.add(result) for result in answers()]
 
