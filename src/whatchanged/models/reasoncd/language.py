@@ -223,13 +223,6 @@ def convert_gguf(path: Path) -> Path:
     folder = path.with_suffix("")
     if (folder / "complete").exists():
         return folder
-    try:
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path.name} cannot be converted beside itself: {error.strerror}",
-            hint="set WHATCHANGED_CACHE to a folder that you may write to",
-        ) from error
     where: dict[str, Any] = {"gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
     # Packed 4-bit weights could neither be adapted nor stored as plain safetensors.
@@ -237,6 +230,13 @@ def convert_gguf(path: Path) -> Path:
     packed: Any = getattr(transformers, "GgufConfig", None)
     plain = {} if packed is None else {"quantization_config": packed(dequantize=True)}
     base = LlamaForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **where, **plain)
+    try:
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be converted beside itself: {error.strerror}",
+            hint="set WHATCHANGED_CACHE to a folder that you may write to",
+        ) from error
     try:
         base.save_pretrained(part)
         tokenizer.save_pretrained(part)
