@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from whatchanged.answers import CLASS_WORDS, Understood
+from whatchanged.answers import Understood
 from whatchanged.console import track
-from whatchanged.data.wishes import load_wishes
+from whatchanged.data.wishes import in_order, load_wishes, plain_wording
 from whatchanged.models import weights
 from whatchanged.models.reasoncd.store import load_reasoncd
 from whatchanged.train.config import DataConfig
@@ -60,29 +60,22 @@ def meaning(text: str) -> Understood:
     what, _, former = text.partition(" from ")
     names, _, direction = what.rpartition(" ")
 
-    def in_order(listed: str) -> tuple[str, ...]:
-        order = {name: place for place, name in enumerate(CLASS_WORDS)}
-        wanted = [name.strip() for name in listed.split(",") if name.strip()]
-        return tuple(sorted(wanted, key=lambda name: order.get(name, len(order))))
+    def classes(listed: str) -> tuple[str, ...]:
+        return in_order([name.strip() for name in listed.split(",") if name.strip()])
 
-    return Understood(in_order(names), direction, in_order(former))  # type: ignore[arg-type]
-
-
-def plain(text: str) -> str:
-    """A text without capitals and the last stop."""
-    return text.casefold().rstrip("?.!")
+    return Understood(classes(names), direction, classes(former))  # type: ignore[arg-type]
 
 
 def table(wishes: Sequence[FreshWish], right: Sequence[Sequence[bool]]) -> str:
     """Markdown: share understood of each kind, over wishes and pairs."""
-    trained = {plain(wish.text) for wish in load_wishes("train")}
+    trained = {plain_wording(wish.text) for wish in load_wishes("train")}
     lines = [
         "| wishes | understood | wordings | not in the bank | of these |",
         "|---|---:|---:|---:|---:|",
     ]
     for kind in KINDS:
         rows = [(w, r) for w, r in zip(wishes, right, strict=True) if w.kind == kind]
-        new = [(w, r) for w, r in rows if plain(w.text) not in trained]
+        new = [(w, r) for w, r in rows if plain_wording(w.text) not in trained]
         share, of_new = (100 * np.mean([r for _, r in part]) for part in (rows, new))
         lines.append(f"| {kind} | {share:.1f} % | {len(rows)} | {len(new)} | {of_new:.1f} % |")
     return "\n".join(lines)

@@ -348,7 +348,7 @@ def test_only_windows_that_understood_the_same_make_the_mask(
 def test_a_misreading_window_does_not_overrule_all_others(
     model: Path, large: tuple[Path, Path], scripted: Script
 ) -> None:
-    """Nineteen windows read houses, and one, where most changed, reads roads."""
+    """All windows but one read houses; that one, where most changed, reads roads."""
 
     def script(wish: str, before: Picture, after: Picture) -> tuple[str, Any]:
         much, little = corners(after)

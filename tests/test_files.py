@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from whatchanged.files import replace_folder, replacing, set_aside, write_bytes
+from whatchanged.files import (
+    replace_folder,
+    replacing,
+    replacing_folder,
+    set_aside,
+    write_bytes,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -80,3 +86,34 @@ def test_what_a_killed_move_set_aside_gives_way_to_the_next(tmp_path: Path) -> N
     (set_aside(target) / "older").touch()
     replace_folder(part, target)
     assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_folder_is_filled_beside_its_place(tmp_path: Path, shared: bool) -> None:
+    target = tmp_path / "deep" / "model"
+    for content in ("old", "new"):
+        with replacing_folder(target, shared=shared) as part:
+            assert part.parent == target.parent and names(part) == []
+            (part / content).touch()
+    assert names(target) == ["new"] and names(target.parent) == ["model"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, shared: bool) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(OSError, match="full"), replacing_folder(target, shared=shared) as part:
+        (part / "half").touch()
+        raise OSError("full")
+    assert names(tmp_path) == ["model"] and names(target) == ["old"]
+
+
+def test_what_a_killed_filling_left_is_taken_away(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with replacing_folder(target) as part:
+        left = part
+    left.mkdir()
+    (left / "half").touch()
+    with replacing_folder(target) as part:
+        assert part == left and names(part) == []

@@ -16,7 +16,7 @@ from whatchanged.errors import MissingExtraError, UsageError, WhatchangedError
 from whatchanged.export_graphs import ENCODER, GRAPHS, make_graphs, write_graph
 from whatchanged.export_parity import TOLERANCE, Parity, measure
 from whatchanged.export_readme import readme
-from whatchanged.files import replace_folder
+from whatchanged.files import replacing_folder
 from whatchanged.models import weights
 from whatchanged.models.checkpoint import CARD
 from whatchanged.models.hisem.generate import END, NULL, START, UNKNOWN
@@ -71,21 +71,15 @@ def export_onnx(model: str | Path, folder: str | Path) -> ExportReport:
     target = Path(folder).resolve()
     _check_replaceable(target)
     loaded = load_model(model)
-    part = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)  # left by a killed run
-        part.mkdir()
-        parity = _fill(part, loaded)
-        sizes = {name: (part / name).stat().st_size for name in parity.differences}
-        replace_folder(part, target)
+        with replacing_folder(target) as part:
+            parity = _fill(part, loaded)
+            sizes = {name: (part / name).stat().st_size for name in parity.differences}
     except OSError as error:
         raise WhatchangedError(
             f"{folder} cannot be written: {error.strerror or error}",
             hint="check free space and permissions",
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return ExportReport(Path(folder), sizes, parity)
 
 

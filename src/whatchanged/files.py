@@ -32,6 +32,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         part.write_bytes(content)
 
 
+@contextmanager
+def replacing_folder(target: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside `target` to fill, and move it into place at the end.
+
+    What an error left half-written is taken away; `target` is then what it was.
+
+    Args:
+        target: Folder, which may exist; see `replace_folder`.
+        shared: Other processes may fill the same one at the same time. Otherwise what a killed
+            process left is taken away at the start.
+    """
+    own = f".{os.getpid()}" if shared else ""
+    part = target.with_name(f".{target.name}{own}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        yield part
+        replace_folder(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def replace_folder(part: Path, target: Path) -> None:
     """Move a finished folder to `target`; what was there is set aside first and then removed.
 

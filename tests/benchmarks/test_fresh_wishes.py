@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fresh_wishes import KINDS, FreshWish, meaning, plain, read_list, table
+from fresh_wishes import KINDS, FreshWish, meaning, read_list, table
 from whatchanged.answers import Understood, format_absent, format_answer, parse_answer
+from whatchanged.data.wishes import plain_wording
 from whatchanged.errors import UsageError
 
 
 def test_every_wish_of_the_list_stands_once_and_can_be_answered() -> None:
     wishes = read_list()
     assert {wish.kind for wish in wishes} == set(KINDS)
-    texts = [plain(wish.text) for wish in wishes]
+    texts = [plain_wording(wish.text) for wish in wishes]
     assert len(texts) == len(set(texts)) == 250
     for wish in wishes:
         assert bool(wish.readings) == (wish.kind != "off the subject"), wish.text

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from PIL import Image
 
 from whatchanged import __version__
 from whatchanged.errors import DatasetError
-from whatchanged.files import replace_folder, write_bytes
+from whatchanged.files import replacing_folder, write_bytes
 
 RECORD = "prepared.json"
 SUFFIXES = (".jsonl", ".json")
@@ -142,13 +140,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     is_ours = target.is_dir() and ((target / RECORD).is_file() or not any(target.iterdir()))
     if target.exists() and not is_ours:
         raise DatasetError(f"{target} holds other things", hint="choose another folder")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
+    with replacing_folder(target, shared=True) as part:
         yield part
-        replace_folder(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_record(

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from whatchanged.answers import Understood, join_classes
-from whatchanged.data.wishes import Wish, load_wishes
+from whatchanged.data.wishes import Wish, load_wishes, plain_wording
 
 _SENTENCE = 0.2  # share of wishes that are whole sentences
 _REQUEST = 0.4  # share of phrases that stand inside a request
@@ -45,7 +45,7 @@ def compose_wish(understood: Understood, rng: Rng) -> Wish:
     that a model is measured with is trained on.
     """
     wish = _draw_wish(understood, rng)
-    while _plain(wish.text) in _held_out():
+    while plain_wording(wish.text) in _held_out():
         wish = _draw_wish(understood, rng)
     return wish
 
@@ -53,12 +53,7 @@ def compose_wish(understood: Understood, rng: Rng) -> Wish:
 @cache
 def _held_out() -> frozenset[str]:
     splits = ("validation", "test")
-    return frozenset(_plain(wish.text) for split in splits for wish in load_wishes(split))
-
-
-def _plain(text: str) -> str:
-    """Return a text without what a hasty writer changes: capitals and the last stop."""
-    return text.casefold().rstrip("?.!")
+    return frozenset(plain_wording(wish.text) for split in splits for wish in load_wishes(split))
 
 
 def _draw_wish(understood: Understood, rng: Rng) -> Wish:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -186,8 +186,8 @@ def _one_of(entry: Mapping[str, object], key: str, known: tuple[str, ...], place
 
 
 def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
-    classes = _in_order(_texts(entry["classes"], place, "classes"))
-    former = _in_order(_texts(entry.get("former", []), place, "former"))
+    classes = in_order(_texts(entry["classes"], place, "classes"))
+    former = in_order(_texts(entry.get("former", []), place, "former"))
     if not classes:
         if "direction" in entry or former:
             raise DatasetError(f"{place}: a wish off the subject has no direction and no former")
@@ -199,7 +199,12 @@ def _meaning(entry: Mapping[str, object], place: str) -> Understood | None:
         raise DatasetError(f"{place}: {error.message}", hint=error.hint) from error
 
 
-def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+def plain_wording(text: str) -> str:
+    """Return a text without what a hasty writer changes: capitals and the last stop."""
+    return text.casefold().rstrip("?.!")
+
+
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Sort names as `CLASS_WORDS` has them: one meaning is stated in one way."""
     order = list(CLASS_WORDS)
     return tuple(sorted(names, key=lambda n: order.index(n) if n in order else len(order)))

@@ -19,14 +19,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whatchanged.errors import CheckpointError
-from whatchanged.files import replace_folder, set_aside, sync_folder
+from whatchanged.files import replacing_folder, set_aside, sync_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,29 +107,23 @@ def save_checkpoint(
     target = Path(folder).resolve()
     texts = _encode_texts(target, family, config, extras, card)
     _check_replaceable(target)
-    part = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)  # left by a killed run
-        part.mkdir()
-        for name, data in texts.items():
-            (part / name).write_bytes(data)
-        _write_tensors(part / TENSORS, tensors, half)
-        files = {name: _record(part / name) for name in sorted([*texts, TENSORS])}
-        for name in files:
-            _sync(part / name)
-        (part / MANIFEST).write_bytes(_manifest_bytes(files))
-        _sync(part / MANIFEST)
-        sync_folder(part)
-        replace_folder(part, target)
+        with replacing_folder(target) as part:
+            for name, data in texts.items():
+                (part / name).write_bytes(data)
+            _write_tensors(part / TENSORS, tensors, half)
+            files = {name: _record(part / name) for name in sorted([*texts, TENSORS])}
+            for name in files:
+                _sync(part / name)
+            (part / MANIFEST).write_bytes(_manifest_bytes(files))
+            _sync(part / MANIFEST)
+            sync_folder(part)
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(
             f"checkpoint {folder} cannot be written: {reason}",
             hint="check free space and permissions; the checkpoint that was there is unchanged",
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, SamConfig, SamModel
 
+from whatchanged import files
 from whatchanged.errors import CheckpointError, WeightsUnavailableError
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
-from whatchanged.models.reasoncd import language
 from whatchanged.models.reasoncd.language import build_base, check_base, convert_gguf
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.store import (
@@ -224,7 +224,7 @@ def test_a_conversion_without_room_leaves_nothing_and_says_so(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(language, "replace_folder", full)
+    monkeypatch.setattr(files, "replace_folder", full)
     with pytest.raises(CheckpointError, match="No space left") as caught:
         convert_gguf(path)
     assert "WHATCHANGED_CACHE" in str(caught.value.hint)
@@ -236,10 +236,10 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_ours(
 ) -> None:
     path, _ = packed
 
-    def refused(**_: Any) -> str:
+    def refused(self: Path, *_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(language.tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(CheckpointError, match="Permission denied"):
         convert_gguf(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["base.gguf"]

@@ -6,8 +6,6 @@ frozen rows stay as they are to the bit, take no gradient, and cost nothing.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatchanged.errors import CheckpointError, MissingExtraError
-from whatchanged.files import replace_folder
+from whatchanged.files import replacing_folder
 from whatchanged.models.precision import computes_bfloat16
 from whatchanged.models.reasoncd.config import LanguageConfig
 
@@ -231,28 +229,18 @@ def convert_gguf(path: Path) -> Path:
     plain = {} if packed is None else {"quantization_config": packed(dequantize=True)}
     base = LlamaForCausalLM.from_pretrained(path.parent, dtype=torch.bfloat16, **where, **plain)
     try:
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path.name} cannot be converted beside itself: {error.strerror}",
-            hint="set WHATCHANGED_CACHE to a folder that you may write to",
-        ) from error
-    try:
-        base.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        (part / "complete").touch()
-        part.chmod(0o755)
-        for file in part.iterdir():  # some are made for their owner alone
-            file.chmod(0o644)
-        replace_folder(part, folder)  # whole, or not there: others may convert at the same time
+        with replacing_folder(folder, shared=True) as part:
+            base.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            (part / "complete").touch()
+            for file in part.iterdir():  # some are made for their owner alone
+                file.chmod(0o644)
     except OSError as error:
         if not (folder / "complete").exists():  # nobody else has done it
             raise CheckpointError(
-                f"{path.name} cannot be converted: {error.strerror or error}",
-                hint="set WHATCHANGED_CACHE to a folder with 300 MB of room",
+                f"{path.name} cannot be converted beside itself: {error.strerror or error}",
+                hint="set WHATCHANGED_CACHE to a folder that may be written, with 300 MB of room",
             ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
