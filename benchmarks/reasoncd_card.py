@@ -1,7 +1,8 @@
 """The tables of a ReasonCD's card, from the model and data at hand.
 
     python benchmarks/reasoncd_card.py --data ../shared/data/captioned [--model reasoncd-small]
-        [--baselines results.json]           # rows of benchmarks/baselines.py beside ours
+        [--parts understanding masks]        # one of them alone
+        [--baselines results.json ...]       # rows of benchmarks/baselines.py beside ours
     python benchmarks/reasoncd_card.py --data ... --sheet sheet.png   # the 24 pairs as pictures
 
 Everything is asked in words. "Any change" and the classes are asked in one plain wording each;
@@ -37,6 +38,7 @@ from whatchanged.train.config import DataConfig
 from whatchanged.train.wish_data import DrawnWish, PairFacts, ValidationPairs, single_classes
 from whatchanged.train.wish_scores import AskedWish, WishScores, ask_layers, score_wishes
 
+PARTS = ("understanding", "masks")
 SHOWN = 24
 ANY_WISH = "any change"
 _VERBS = {"appeared": "new {}", "disappeared": "{} that disappeared", "either": "{} that changed"}
@@ -184,7 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="reasoncd-small")
-    parser.add_argument("--baselines", type=Path)
+    parser.add_argument("--baselines", type=Path, nargs="*", default=[])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--split", default="test", help="of the bank: validation or test")
     parser.add_argument("--pairs", type=int, default=204)
     parser.add_argument("--sheet", type=Path)
@@ -192,22 +195,24 @@ def main() -> None:
     model = load_reasoncd(weights.require(arguments.model))
     model.merge()
     data = ValidationPairs(DataConfig(captions=(str(arguments.data),)))
-    scores = score_wishes(model, data, arguments.split, n_pairs=arguments.pairs)
-    asked = chosen(scores)
-    if arguments.sheet is not None:
-        draw_sheet(data, asked, arguments.sheet)
-        return
-    print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
-    print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}", flush=True)
-    rows: dict[str, MaskRow] = {}
-    if arguments.baselines is not None:
-        rows |= read_rows(arguments.baselines)
-    samples = load_validation(arguments.data)
-    anything, classes = ask_plainly(model, data)
-    in_turn = (anything[sample.name] for sample in samples)
-    rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
-    print(f"\n## Any change\n\n{mask_tables(rows)}")
-    print(f"\n## Classes and directions\n\n{classes}")
+    if "understanding" in arguments.parts or arguments.sheet is not None:
+        scores = score_wishes(model, data, arguments.split, n_pairs=arguments.pairs)
+        asked = chosen(scores)
+        if arguments.sheet is not None:
+            draw_sheet(data, asked, arguments.sheet)
+            return
+        print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
+        print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}", flush=True)
+    if "masks" in arguments.parts:
+        rows: dict[str, MaskRow] = {}
+        for path in arguments.baselines:
+            rows |= read_rows(path)
+        samples = load_validation(arguments.data)
+        anything, classes = ask_plainly(model, data)
+        in_turn = (anything[sample.name] for sample in samples)
+        rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
+        print(f"\n## Any change\n\n{mask_tables(rows)}")
+        print(f"\n## Classes and directions\n\n{classes}")
 
 
 if __name__ == "__main__":

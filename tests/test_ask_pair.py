@@ -32,10 +32,12 @@ from whatchanged.errors import (
 )
 from whatchanged.models import weights
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+from whatchanged.models.reasoncd.config import SightConfig
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.vision import ClipSamVision
 
 SIDE = 64
+SIGHT = SightConfig(tile=SIDE, unknown=2 * SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_a_missing_language_base_is_named(
 
 
 def test_a_pair_is_read_whole_with_all_that_is_known_of_it(files: tuple[Path, Path]) -> None:
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     assert pair.pixels.before.shape == (100, 220, 3)
     assert pair.grid.crs.to_epsg() == 32650
     assert pair.reading["after"]["path"] == str(files[1].resolve())
@@ -167,17 +169,17 @@ def test_a_pair_is_read_whole_with_all_that_is_known_of_it(files: tuple[Path, Pa
 
 
 def test_little_that_is_valid_is_warned_of(files: tuple[Path, Path], tmp_path: Path) -> None:
-    assert not any("valid" in warning for warning in read_pair(*files, SIDE).warnings)
+    assert not any("valid" in warning for warning in read_pair(*files, SIGHT).warnings)
     later = noise(100, 220, 1)
     later[:, 40:] = 0
     after = write(tmp_path / "later.tif", later, nodata=0)
-    assert "only 18% of the pixels are valid in both" in read_pair(files[0], after, SIDE).warnings
+    assert "only 18% of the pixels are valid in both" in read_pair(files[0], after, SIGHT).warnings
 
 
 def test_nothing_valid_is_an_error(files: tuple[Path, Path], tmp_path: Path) -> None:
     after = write(tmp_path / "later.tif", np.zeros((100, 220, 3), np.uint8), nodata=0)
     with pytest.raises(InputError, match="no pixel that is valid"):
-        read_pair(files[0], after, SIDE)
+        read_pair(files[0], after, SIGHT)
 
 
 def test_what_is_too_large_is_refused_with_a_way_out(
@@ -185,14 +187,14 @@ def test_what_is_too_large_is_refused_with_a_way_out(
 ) -> None:
     monkeypatch.setattr(ask_pair, "MAX_PIXELS", 21_999)
     with pytest.raises(InputError, match="220 x 100") as caught:
-        read_pair(*files, SIDE)
+        read_pair(*files, SIGHT)
     assert "srcwin" in caught.value.hint
 
 
 def test_windows_without_a_valid_pixel_are_not_looked_at(
     tiny: AskModel, files: tuple[Path, Path]
 ) -> None:
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     seen = list(see_windows(tiny, pair))
     corners = [corner for windows in seen for corner in windows.corners]
     assert corners == [corner for corner in pair.plan.corners if corner[1] < 110]
@@ -212,7 +214,7 @@ def test_a_gap_is_the_same_grey_in_both_dates(
         return see(self, before, after)
 
     monkeypatch.setattr(ReasonCD, "see", recorded)
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     seen = list(see_windows(tiny, pair))
     for windows, (before, after) in zip(seen, shown, strict=True):
         for row, (top, left) in enumerate(windows.corners):
@@ -227,7 +229,7 @@ def test_a_gap_is_the_same_grey_in_both_dates(
 def test_large_windows_are_reduced_ahead_and_seen_the_same(
     tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     assert max(pair.plan.height, pair.plan.width) > SIDE
     today = list(see_windows(tiny, pair))
     given: list[torch.Tensor] = []
@@ -266,7 +268,7 @@ def test_eyes_that_see_more_than_the_square_get_windows_as_they_are(
     tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CLIP reduces the whole window by itself: a reduced one would look different to it."""
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     monkeypatch.setattr(ask_pair, "_LARGE", 1)
     assert ask_pair._side_of(tiny, pair.plan) == SIDE
     monkeypatch.setattr(ask_pair, "CompactVision", ClipSamVision)
@@ -275,7 +277,7 @@ def test_eyes_that_see_more_than_the_square_get_windows_as_they_are(
 
 def test_the_larger_windows_are_the_fewer_are_stacked() -> None:
     def n(height: int, width: int, gsd_m: float) -> int:
-        return ask_pair._n_together(plan_windows(height, width, gsd_m, 256))
+        return ask_pair._n_together(plan_windows(height, width, gsd_m, SightConfig()))
 
     assert n(1024, 1024, 0.5) == 4
     assert n(8192, 8192, 0.075) == 1
@@ -285,7 +287,7 @@ def test_the_larger_windows_are_the_fewer_are_stacked() -> None:
 def test_windows_together_are_the_same_as_alone(
     tiny: AskModel, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = read_pair(*files, SIDE)
+    pair = read_pair(*files, SIGHT)
     together = torch.cat([w.encoded.fused for w in see_windows(tiny, pair)])
     monkeypatch.setattr(ask_pair, "_TOGETHER", 1)
     alone = torch.cat([w.encoded.fused for w in see_windows(tiny, pair)])

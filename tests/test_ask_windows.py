@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatchanged.ask_windows import Blend, WindowPlan, _ramp, plan_windows
+from whatchanged.models.reasoncd.config import BCDD_SIGHT, SightConfig
 
-SIDE = 256
+SMALL = SightConfig()
+SIDE = SMALL.tile
 
 
 def reduction(plan: WindowPlan) -> float:
@@ -38,7 +40,7 @@ def reduction(plan: WindowPlan) -> float:
 def test_as_few_windows_as_keep_houses_visible(
     height: int, width: int, gsd_m: float | None, n: int
 ) -> None:
-    assert len(plan_windows(height, width, gsd_m, SIDE).corners) == n
+    assert len(plan_windows(height, width, gsd_m, SMALL).corners) == n
 
 
 @given(
@@ -50,7 +52,7 @@ def test_as_few_windows_as_keep_houses_visible(
 def test_windows_cover_the_picture_overlap_and_are_not_too_coarse(
     height: int, width: int, gsd_m: float | None, side: int
 ) -> None:
-    plan = plan_windows(height, width, gsd_m, side)
+    plan = plan_windows(height, width, gsd_m, SightConfig(tile=side, unknown=2 * side))
     for axis, length, size in ((0, height, plan.height), (1, width, plan.width)):
         starts = sorted({corner[axis] for corner in plan.corners})
         assert starts[0] == 0
@@ -63,10 +65,28 @@ def test_windows_cover_the_picture_overlap_and_are_not_too_coarse(
     assert max(plan.height, plan.width) <= 1.5 * due + 1
 
 
+@pytest.mark.parametrize(
+    ("gsd_m", "side", "note"),
+    [
+        (None, 256, ""),  # a tile as it was trained on
+        (0.2, 256, ""),
+        (0.075, 683, ""),  # as much ground as a tile
+        (0.5, 256, "coarser than the 0.2 m the model was trained on"),
+    ],
+)
+def test_a_model_of_fine_tiles_sees_as_much_ground_as_its_tiles(
+    gsd_m: float | None, side: int, note: str
+) -> None:
+    plan = plan_windows(8 * side, 8 * side, gsd_m, BCDD_SIGHT)
+    assert side <= plan.height <= 1.5 * side
+    assert note in plan.note
+    assert bool(note) is bool(plan.note)
+
+
 def test_what_is_seen_is_said() -> None:
-    plan = plan_windows(1024, 1024, 0.5, SIDE)
+    plan = plan_windows(1024, 1024, 0.5, SMALL)
     assert plan.describe() == "1024 x 1024 pixels, seen in 4 windows of 586 x 586, 1.14 m a pixel"
-    assert plan_windows(300, 400, None, SIDE).describe() == "400 x 300 pixels, seen whole"
+    assert plan_windows(300, 400, None, SMALL).describe() == "400 x 300 pixels, seen whole"
 
 
 @pytest.mark.parametrize(
@@ -83,14 +103,14 @@ def test_what_is_seen_is_said() -> None:
 def test_resolutions_that_were_not_trained_on_are_told(
     side: int, gsd_m: float | None, word: str
 ) -> None:
-    note = plan_windows(side, side, gsd_m, SIDE).note
+    note = plan_windows(side, side, gsd_m, SMALL).note
     assert word in note
     assert bool(note) is bool(word)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1024, 1024), (900, 2000), (3000, 100)])
 def test_a_map_cut_into_windows_is_put_together_again(height: int, width: int) -> None:
-    plan = plan_windows(height, width, None, SIDE)
+    plan = plan_windows(height, width, None, SMALL)
     assert len(plan.corners) > 1
     rows, columns = np.mgrid[:height, :width]
     smooth = (0.5 + 0.5 * np.sin(rows / 90) * np.cos(columns / 70)).astype(np.float32)
@@ -99,7 +119,7 @@ def test_a_map_cut_into_windows_is_put_together_again(height: int, width: int) -
 
 
 def test_windows_that_disagree_leave_no_seam() -> None:
-    plan = plan_windows(512, 1400, None, SIDE)
+    plan = plan_windows(512, 1400, None, SMALL)
     ones = np.ones((plan.height, plan.width), np.float32)
     joined = Blend(plan).join([(c, ones if c[1] == 0 else None) for c in plan.corners])
     assert joined.min() >= 0 and joined.max() <= 1
@@ -109,7 +129,7 @@ def test_windows_that_disagree_leave_no_seam() -> None:
 
 
 def test_where_no_window_was_seen_nothing_is_known() -> None:
-    plan = plan_windows(512, 1400, None, SIDE)
+    plan = plan_windows(512, 1400, None, SMALL)
     ones = np.ones((plan.height, plan.width), np.float32)
     joined = Blend(plan).join([(plan.corners[0], ones)])
     np.testing.assert_allclose(joined[:, : plan.width], 1, atol=1e-5)
@@ -118,7 +138,7 @@ def test_where_no_window_was_seen_nothing_is_known() -> None:
 
 def test_one_blend_joins_the_maps_of_any_number_of_wishes() -> None:
     """To the last bit as with sums and weights of its own for every wish."""
-    plan = plan_windows(700, 900, None, SIDE)
+    plan = plan_windows(700, 900, None, SMALL)
     rng = np.random.default_rng(0)
     shape = plan.height, plan.width
     maps = [
@@ -136,7 +156,7 @@ def test_one_blend_joins_the_maps_of_any_number_of_wishes() -> None:
 
 
 def test_windows_begin_with_rows_and_columns_and_may_have_channels() -> None:
-    plan = plan_windows(1024, 1024, None, SIDE)
+    plan = plan_windows(1024, 1024, None, SMALL)
     picture = np.zeros((1024, 1024, 3), np.uint8)
     assert plan.cut(picture, plan.corners[-1]).shape == (plan.height, plan.width, 3)
     plan.cut(picture, (10, 20))[0, 0] = 7

@@ -23,6 +23,7 @@ from whatchanged.ask_windows import plan_windows
 from whatchanged.asking import ask, ask_many, load_ask_model, open_session
 from whatchanged.errors import InputError, PairMismatchError, UsageError
 from whatchanged.geo.vector import storable
+from whatchanged.models.reasoncd.config import SightConfig
 
 Script = Callable[[Callable[..., Any]], list[int]]
 Picture = NDArray[np.uint8]
@@ -403,7 +404,7 @@ def test_what_was_forced_stays_out_where_a_window_points_by_itself(
 
 def test_the_larger_windows_are_the_fewer_masks_are_drawn_at_once() -> None:
     def n(size: int, gsd_m: float) -> int:
-        return ask_answer._n_rows(plan_windows(size, size, gsd_m, 256))
+        return ask_answer._n_rows(plan_windows(size, size, gsd_m, SightConfig()))
 
     assert n(256, 1.0) == 32
     assert n(8192, 0.075) == 1
@@ -427,9 +428,9 @@ def test_masks_are_drawn_a_few_at_a_time(
 def test_many_wishes_about_a_huge_pair_are_answered_in_turns(
     model: Path, large: tuple[Path, Path], scripted: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    huge = plan_windows(8192, 8192, 0.5, 256)
+    huge = plan_windows(8192, 8192, 0.5, SightConfig())
     assert 4 * ask_answer.n_at_once(huge) * huge.height * huge.width * len(huge.corners) <= 2**31
-    assert ask_answer.n_at_once(plan_windows(512, 512, 0.5, 256)) > 1000
+    assert ask_answer.n_at_once(plan_windows(512, 512, 0.5, SightConfig())) > 1000
     scripted(difference)
     wishes = ["new houses", "felled trees", "new roads"]
     together = ask_many(*large, wishes, model=model)

@@ -22,6 +22,7 @@ from whatchanged.geo.listing import PairPaths
 from whatchanged.geo.pair import PairPixels, PairReport, open_pair
 from whatchanged.models import weights
 from whatchanged.models.checkpoint import MANIFEST, file_sha256, load_checkpoint, verify_checkpoint
+from whatchanged.models.reasoncd.config import SightConfig
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import EncodedPairs
 from whatchanged.models.reasoncd.vision import CompactVision, fit_square
@@ -130,12 +131,12 @@ class AskPair:
 def read_pair(
     before: str | Path,
     after: str | Path,
-    side: int,
+    sight: SightConfig,
     *,
     bands: Sequence[int] | None = None,
     align: bool = False,
 ) -> AskPair:
-    """Read a pair whole and plan its windows for a model that sees `side` pixels a side.
+    """Read a pair whole and plan its windows for a model trained at the scale of `sight`.
 
     Raises:
         InputError: As `open_pair`, more than `MAX_PIXELS`, or nothing valid in both dates.
@@ -158,7 +159,7 @@ def read_pair(
             f"{before} and {after} have no pixel that is valid in both",
             hint="check nodata values and that both cover the same place",
         )
-    plan = plan_windows(*grid.shape, grid.gsd_m, side)
+    plan = plan_windows(*grid.shape, grid.gsd_m, sight)
     little = "" if share >= _LITTLE_VALID else f"only {share:.0%} of the pixels are valid in both"
     warnings = tuple(text for text in (*report.warnings, plan.note, little) if text)
     return AskPair(paths, pixels, grid, report, reading, sha256, plan, warnings)

@@ -10,16 +10,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from whatchanged.prepare import COARSEST_GSD, FINEST_GSD
+from whatchanged.models.reasoncd.config import SightConfig
 
 Kind = TypeVar("Kind", bound=np.generic)
 Corner = tuple[int, int]
 Map = NDArray[np.float32]
 
-GSD = 1.0
-"""Metres a pixel at which a model that finds houses should see them; finer ones are reduced."""
-REDUCED = 2
-"""How much pictures of unknown ground sampling distance are reduced, as in training."""
 STRETCH = 1.5
 """A window may cover this much more than its due, rather than being cut into more."""
 OVERLAP = 0.25
@@ -60,21 +56,21 @@ class WindowPlan:
         return picture[top : top + self.height, left : left + self.width]
 
 
-def plan_windows(height: int, width: int, gsd_m: float | None, side: int) -> WindowPlan:
-    """Choose the fewest windows in which small houses stay visible.
+def plan_windows(height: int, width: int, gsd_m: float | None, sight: SightConfig) -> WindowPlan:
+    """Choose the fewest windows in which things stay as visible as in training.
 
-    A model sees a square of `side` pixels; a larger window is reduced to it. Its due is the
-    ground that the square covers at 1 m a pixel, or at the picture's own resolution where that
-    is coarser; where the resolution is unknown, twice as many pixels as the square has. A
-    picture of up to 1.5 times that is seen whole, a larger one in overlapping windows.
+    A model sees a window as large as a training picture. A window's due is the ground that a
+    training picture covers at `sight.gsd_m`, or at the pair's own resolution where that is
+    coarser; where the resolution is unknown, `sight.unknown` pixels. A picture of up to 1.5
+    times that is seen whole, a larger one in overlapping windows.
 
     Args:
         height: Of the picture, pixels.
         width: Of the picture, pixels.
         gsd_m: Metres per pixel; None where unknown.
-        side: Of the square the model sees, pixels.
+        sight: Scale of the model's training pictures.
     """
-    due = side * (REDUCED if gsd_m is None else max(1.0, GSD / gsd_m))
+    due = sight.unknown if gsd_m is None else sight.tile * max(1.0, sight.gsd_m / gsd_m)
     longest = max(height, width)
     n = 1
     while _side_of(longest, n) > STRETCH * due:
@@ -82,8 +78,8 @@ def plan_windows(height: int, width: int, gsd_m: float | None, side: int) -> Win
     size = math.ceil(_side_of(longest, n))
     rows, columns = min(size, height), min(size, width)
     corners = [(top, left) for top in _starts(height, rows) for left in _starts(width, columns)]
-    seen = None if gsd_m is None else gsd_m * max(rows, columns) / side
-    note = "" if gsd_m is None or seen is None else _note(seen, gsd_m)
+    seen = None if gsd_m is None else gsd_m * max(rows, columns) / sight.tile
+    note = "" if gsd_m is None or seen is None else _note(seen, gsd_m, sight)
     return WindowPlan(rows, columns, tuple(corners), (height, width), seen, note)
 
 
@@ -101,16 +97,18 @@ def _starts(length: int, size: int) -> list[int]:
     return [int(start) for start in np.linspace(0, length - size, n).round()]
 
 
-def _note(seen: float, gsd_m: float) -> str:
+def _note(seen: float, gsd_m: float, sight: SightConfig) -> str:
     """Say what the resolution costs; enlarging a coarse picture makes nothing visible."""
-    trained = f"the {FINEST_GSD} m to {COARSEST_GSD} m the model was trained on"
+    finest, coarsest = sight.finest_m, sight.coarsest_m
+    span = f"{finest} m to {coarsest} m" if finest < coarsest else f"{finest} m"
+    trained = f"the {span} the model was trained on"
     coarse = max(seen, gsd_m)
-    if coarse > COARSEST_GSD * 1.25:
+    if coarse > max(1.25 * coarsest, STRETCH * sight.gsd_m):
         return (
             f"the pair is seen at {coarse:.2g} m a pixel, coarser than {trained}: changes "
             f"smaller than about {4 * coarse:.0f} m are missed"
         )
-    if seen < FINEST_GSD / 2.5:
+    if seen < finest / 2.5:
         return (
             f"the pair covers little ground: it is seen at {seen:.2g} m a pixel, finer than "
             f"{trained}"

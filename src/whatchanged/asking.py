@@ -190,7 +190,7 @@ def _read(
     bands: Sequence[int] | None,
     align: bool,
 ) -> AskPair:
-    pair = read_pair(before, after, model.reasoncd.vision.square, bands=bands, align=align)
+    pair = read_pair(before, after, model.reasoncd.config.sight, bands=bands, align=align)
     log.info("%s", pair.plan.describe())
     return pair
 

@@ -23,6 +23,7 @@ from whatchanged.models.reasoncd.config import (
     ReasonCDConfig,
     ResNetSettings,
     SamEncoderConfig,
+    SightConfig,
 )
 from whatchanged.models.reasoncd.language import build_base
 from whatchanged.models.reasoncd.model import ReasonCD
@@ -85,6 +86,7 @@ TINY = ReasonCDConfig(
     compact=CompactConfig(EncoderConfig(input_size=64, channels=16, unfreeze_last=0), side=2),
     fusion=FusionConfig(grid=8, pyramid=8, hidden=24, width=16),
     decoder=MaskDecoderConfig(layers=1, heads=2, mlp=32, masks=0),
+    sight=SightConfig(tile=64, unknown=128),
 )
 TINY_CLIP_SAM = replace(
     TINY,

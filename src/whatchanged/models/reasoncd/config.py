@@ -300,6 +300,34 @@ class MaskDecoderConfig:
 
 
 @dataclass(frozen=True)
+class SightConfig:
+    """The scale at which the training pictures showed the ground: what is asked is seen at it.
+
+    Attributes:
+        tile: Side of the training pictures, pixels; a window of a large pair has no fewer.
+        gsd_m: Metres a pixel at which things should be seen; finer pairs are reduced to it.
+        unknown: Side of a window, pixels, where a pair's metres a pixel are unknown.
+        finest_m: Finest metres a pixel of the training pictures.
+        coarsest_m: Coarsest metres a pixel of the training pictures.
+    """
+
+    tile: int = 256
+    gsd_m: float = 1.0
+    unknown: int = 512
+    finest_m: float = 0.5
+    coarsest_m: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse windows of nothing and scales that are not in their order."""
+        _at_least(self, 1, "tile", "unknown")
+        if not 0 < self.finest_m <= self.gsd_m <= self.coarsest_m:
+            raise UsageError(
+                f"sight: finest_m {self.finest_m}, gsd_m {self.gsd_m} and coarsest_m "
+                f"{self.coarsest_m} must be above 0 and in this order"
+            )
+
+
+@dataclass(frozen=True)
 class ReasonCDConfig:
     """The whole model.
 
@@ -312,6 +340,7 @@ class ReasonCDConfig:
         decoder: Mask decoder.
         state: Whose last-layer state becomes the prompt of the mask: the target token's
             `own` (paper, III-B4), or the one `predicting` it (LISA).
+        sight: Scale of the training pictures.
     """
 
     language: LanguageConfig = field(default_factory=LanguageConfig)
@@ -321,6 +350,7 @@ class ReasonCDConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     state: StateKind = "own"
+    sight: SightConfig = field(default_factory=SightConfig)
 
     def __post_init__(self) -> None:
         """Refuse two kinds of eyes or none, and lengths and widths that do not fit."""
@@ -345,6 +375,9 @@ class ReasonCDConfig:
         return self.compact or self.clip_sam or ClipSamConfig()  # one is set: __post_init__
 
 
+BCDD_SIGHT = SightConfig(tile=256, gsd_m=0.2, unknown=256, finest_m=0.2, coarsest_m=0.2)
+"""Tiles of BCDD, the paper's first data set (IV-A)."""
+
 # The paper's model, IV-C; SAM's L and B encoders for smaller machines.
 _LLAMA2_EYES = ClipSamConfig(
     clip=replace(ClipSamConfig().clip, start="openai/clip-vit-large-patch14"),
@@ -366,6 +399,7 @@ _LLAMA2 = ReasonCDConfig(
     ),
     prompt=PromptConfig(opening="<s>[INST] ", closing=" [/INST]", answer_end="</s>"),
     clip_sam=_LLAMA2_EYES,
+    sight=BCDD_SIGHT,
 )
 
 
