@@ -310,6 +310,18 @@ def test_a_run_goes_on_from_a_mask_part(make: Callable[..., MaskTask], tmp_path:
     assert not all(torch.equal(plain[name], ours[name]) for name in ours)
 
 
+def test_a_kept_table_does_not_train(make: Callable[..., MaskTask], tmp_path: Path) -> None:
+    make(seed=1).save(tmp_path / "best", {})
+    task = make(start=str(tmp_path / "best"), wishes={"keep_table": True})
+    chosen = {id(p) for group in task.parameter_groups() for p in group["params"]}
+    names = {n for n, p in task.part.named_parameters() if id(p) in chosen}
+    assert {n.partition(".")[0] for n in names} == {"fusion", "decoder"}
+    found = gradients(task, batch_of(task, [BUILT, THERE]))
+    assert set(found) == names
+    with pytest.raises(UsageError, match="no run has trained"):
+        make(wishes={"keep_table": True})
+
+
 def test_a_mask_part_of_another_size_is_refused(
     make: Callable[..., MaskTask], tmp_path: Path
 ) -> None:

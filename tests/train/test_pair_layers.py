@@ -88,3 +88,12 @@ def test_all_layers_turn_alike_in_eight_ways(samples: list[CaptionSample]) -> No
         assert all(getattr(turned, f.name).flags.c_contiguous for f in fields(turned))
         seen.add(turned.mask.tobytes())
     assert len(seen) == 8
+
+
+def test_exchanged_dates_are_exchanged_in_all_layers(samples: list[CaptionSample]) -> None:
+    layers = LayerStore(samples, 64).whole(0)
+    other = layers.swapped()
+    assert other.before is layers.after and other.after is layers.before
+    assert other.classes_before is layers.classes_after
+    assert other.classes_after is layers.classes_before
+    assert other.mask is layers.mask

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,36 @@ def test_draws_are_decided_by_the_generator_and_turn_all_layers_alike(pairs: Wis
     assert len(seen) == 8
     by_mask = {mask for _, mask in seen}
     assert len(by_mask) == 4  # a half turned: above, below, left, right
+
+
+@pytest.mark.parametrize("name", ["built", "same"])
+def test_exchanged_dates_exchange_appeared_and_disappeared(
+    data_config: DataConfig, pairs: WishPairs, name: str
+) -> None:
+    always = WishPairs(laid_over(data_config, swap=1.0))
+    place = place_of(pairs, name)
+    layers, facts = pairs.draw(place, np.random.default_rng(5))
+    other, theirs = always.draw(place, np.random.default_rng(5))
+    assert np.array_equal(other.before, layers.after)
+    assert np.array_equal(other.after, layers.before)
+    assert theirs == replace(facts, reverse=True)
+    mirrored = {"appeared": "disappeared", "disappeared": "appeared", "either": "either"}
+    simple = [m for m in meanings() if not m.former]
+    found = {w.understood: w for w in pairs.met_or_not(layers, facts, simple)}
+    reversed_ = {w.understood: w for w in always.met_or_not(other, theirs, simple)}
+    assert found
+    assert any(wish.met for wish in found.values()) is (name != "same")
+    for understood, wish in found.items():
+        twin = reversed_[replace(understood, direction=mirrored[understood.direction])]
+        assert twin.met == wish.met
+        assert np.array_equal(twin.mask, wish.mask)
+
+
+def test_a_share_of_the_visits_exchanges_the_dates(data_config: DataConfig) -> None:
+    some = WishPairs(laid_over(data_config, swap=0.25))
+    rng = np.random.default_rng(0)
+    share = np.mean([some.draw(0, rng)[1].reverse for _ in range(400)])
+    assert 0.19 < share < 0.31
 
 
 def test_some_wishes_are_met_and_a_share_is_not(pairs: WishPairs) -> None:

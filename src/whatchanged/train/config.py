@@ -69,6 +69,8 @@ class DataConfig:
         tiles_captions: LEVIR-CC's annotation file, for `tiles`.
         tiles_pictures: Folder `{A,B}` of the pictures that `tiles` names.
         repeat: Source of pairs -> visits of each in an epoch, where not one (wishes).
+        swap: Share of a pair's visits at which its dates change places, and with them what
+            appeared and what disappeared (wishes).
         composites: Share of pairs put together from `landcover` added to each epoch (wishes).
         synthetic: Share of generated scenes added to each epoch (0.1 = one in eleven).
         self_pairs: Share of unchanged pairs made of one picture, changed in light and place.
@@ -95,6 +97,7 @@ class DataConfig:
     tiles_captions: str | None = None
     tiles_pictures: str | None = None
     repeat: dict[str, int] = field(default_factory=dict)
+    swap: float = 0.0
     composites: float = 0.0
     synthetic: float = 0.0
     self_pairs: float = 0.0
@@ -112,6 +115,7 @@ class DataConfig:
         """Refuse sizes and shares that show nothing."""
         _in_range("data", self, 32, None, "size")
         _in_range("data", self, 0.5, 1, "zoom")
+        _in_range("data", self, 0, 1, "swap")
         _in_range("data", self, 3, None, "max_words")
         _in_range("data", self, 1, None, "views")
         given = [self.tiles, self.tiles_captions, self.tiles_pictures]
@@ -133,12 +137,15 @@ class WishConfig:
         align: Weight of the distance between a target token's prompt and the one the mask
             part was trained with (task wishes).
         decode: Learn masks through the language model too, as the paper does (task wishes).
+        keep_table: Leave the table of wishes as it was at the start, so that a language model
+            that has learned to say it stays right (task wish-masks with `start`).
     """
 
     per_pair: int = 4
     absent: float = 0.25
     align: float = 1.0
     decode: bool = False
+    keep_table: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that ask nothing."""

@@ -72,6 +72,13 @@ class MaskTask:
             start_encoder(cast(CompactVision, self.part.vision).encoder, config)
         else:
             self._go_on_from(weights.require(config.start))
+        if config.wishes.keep_table:
+            if config.start is None:
+                raise UsageError(
+                    "wishes.keep_table keeps a table that no run has trained",
+                    hint="name the mask part it comes from as start",
+                )
+            self.part.table.requires_grad_(False)
         self.model: nn.Module = self.part
         self.terms = LossWeights()
 
@@ -90,7 +97,7 @@ class MaskTask:
         return [self.data.name(index) for index in indices]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what trains: fusion, table and decoder, and the encoder at its own rate."""
+        """Return what trains: fusion, decoder, table if not kept; the encoder at its own rate."""
         optimiser = self.config.optimiser
         encoder = [p for p in self.part.vision.parameters() if p.requires_grad]
         own = {id(p) for p in encoder}

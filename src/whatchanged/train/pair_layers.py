@@ -48,6 +48,12 @@ class PairLayers:
 
         return PairLayers(*(change(getattr(self, f.name)) for f in fields(self)))
 
+    def swapped(self) -> PairLayers:
+        """Exchange the dates: what appeared has then disappeared."""
+        return PairLayers(
+            self.after, self.before, self.mask, self.classes_after, self.classes_before
+        )
+
 
 class LayerStore:
     """All layers of N samples, read once, S pixels a side.

@@ -39,6 +39,7 @@ class PairFacts:
         captions: Tokenised captions; none for a crop, which need not show what they tell.
         complete: The land cover knows every change.
         only: The wishes a mask answers that marks one kind of change; None for all.
+        reverse: The dates were exchanged: captions tell of the other way round.
     """
 
     name: str
@@ -46,6 +47,7 @@ class PairFacts:
     captions: tuple[tuple[str, ...], ...] = ()
     complete: bool = False
     only: tuple[Understood, ...] | None = None
+    reverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,15 +165,13 @@ class WishPairs(ValidationPairs):
         return f"made/{index - len(self.visits)}"
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[PairLayers, PairFacts]:
-        """Show a training pair: whole or in part, mirrored and turned."""
+        """Show a training pair: whole or in part, mirrored and turned, either date first."""
         made = index - len(self.visits)
         if made < 0:
-            place = self.visits[index]
-            facts = self.facts[place]
-            crop = self.store.crop(place, rng) if rng.random() < _CROPPED else None
-            if crop is not None:
-                return crop.turned(rng), replace(facts, captions=())
-            return self.store.whole(place).turned(rng), facts
+            layers, facts = self._seen(self.visits[index], rng)
+            if self.config.swap and rng.random() < self.config.swap:
+                return layers.swapped(), replace(facts, reverse=True)
+            return layers, facts
         facts = PairFacts(self.name(index), complete=True)
         if made >= self.n_composites:
             return self.scenes[made - self.n_composites].turned(rng), facts
@@ -182,6 +182,14 @@ class WishPairs(ValidationPairs):
             ).turned(rng),
             facts,
         )
+
+    def _seen(self, place: int, rng: np.random.Generator) -> tuple[PairLayers, PairFacts]:
+        """Show a sample: whole, or a part of it, whose captions need not hold."""
+        facts = self.facts[place]
+        crop = self.store.crop(place, rng) if rng.random() < _CROPPED else None
+        if crop is not None:
+            return crop.turned(rng), replace(facts, captions=())
+        return self.store.whole(place).turned(rng), facts
 
     def wishes(
         self,
@@ -246,6 +254,7 @@ def _if_known(understood: Understood, mask: Array, facts: PairFacts) -> list[Dra
         changed=facts.changed,
         captions=facts.captions,
         complete=facts.complete,
+        reverse=facts.reverse,
     )
     if told == "unknown":
         return []
