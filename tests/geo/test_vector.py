@@ -24,6 +24,7 @@ from whatchanged.geo.area import areas_m2
 from whatchanged.geo.grid import Grid, reproject_points
 from whatchanged.geo.vector import (
     ChangePolygon,
+    has_patch,
     vectorise,
     write_geojson,
     write_geopackage,
@@ -102,6 +103,13 @@ def test_specks_are_dropped_counted_and_not_in_the_mask() -> None:
     assert changes.mask.sum() == 24
     assert not changes.mask[10].any()
     assert mask.sum() == 31  # what was handed in stays
+
+
+@settings(max_examples=200)
+@given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
+def test_a_mask_has_a_patch_if_polygons_are_left_of_it(mask: NDArray[np.bool_]) -> None:
+    left = vectorise(mask, np.ones(mask.shape, np.float32), grid_of())
+    assert has_patch(mask) is bool(left.polygons)
 
 
 def test_an_empty_mask_has_no_polygons() -> None:

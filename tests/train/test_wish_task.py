@@ -264,7 +264,8 @@ def test_a_meaning_of_many_ideas_is_drawn_more_often(make: Callable[..., WishTas
     task = make()
     rare = min(task.weights, key=task.weights.__getitem__)
     often = max(task.weights, key=task.weights.__getitem__)
-    assert 4 < task.weights[rare] < 8 and task.weights[often] > 24
+    assert {task.weights[m] - len(task.bank[m]) for m in (rare, often)} == {4}
+    assert task.weights[often] > 3 * task.weights[rare]
     drawn = Counter(u for seed in range(60) for u in batch_of(task, [SAME], seed).understood)
     ideas = len(task.bank[often]), len(task.bank[rare])
     assert drawn[often] > drawn[rare] and ideas[0] > 3 * ideas[1]

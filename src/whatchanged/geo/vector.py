@@ -131,6 +131,12 @@ def vectorise(
     return ChangeMap(kept[numbers], polygons, int(len(outlines) - len(order)))
 
 
+def has_patch(mask: NDArray[np.bool_]) -> bool:
+    """Return whether `vectorise` would leave anything of a mask [H, W]."""
+    patches: Any = shapes(mask.astype(np.uint8), mask=mask, connectivity=4)
+    return any(shapely.geometry.shape(shape).area >= SPECK_PIXELS for shape, _ in patches)
+
+
 def to_ground(outlines: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """Bring geometries [N] from (column, row) to the grid's transform, if it has one."""
     return _moved(outlines, grid.transform) if grid.has_transform else outlines

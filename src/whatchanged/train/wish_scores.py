@@ -12,6 +12,7 @@ from whatchanged.answers import Understood
 from whatchanged.data.pictures import UNKNOWN
 from whatchanged.data.transitions import wish_mask
 from whatchanged.data.wishes import Wish, load_wishes
+from whatchanged.geo.vector import has_patch
 from whatchanged.metrics.masks import MaskCounts
 from whatchanged.models.reasoncd.model import ReasonCD
 from whatchanged.models.reasoncd.outputs import WishAnswer
@@ -49,8 +50,8 @@ class AskedWish:
 
     @property
     def found(self) -> bool:
-        """Whether the model shows something: a target token and a mask that is not empty."""
-        return self.answer.found and bool(self.answer.mask.any())
+        """Whether a user is shown something: a target token, and a mask of more than specks."""
+        return self.answer.found and has_patch(self.answer.mask.cpu().numpy())
 
 
 @dataclass(frozen=True)
