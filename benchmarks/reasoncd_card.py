@@ -3,6 +3,7 @@
     python benchmarks/reasoncd_card.py --data ../shared/data/captioned [--model reasoncd-small]
         [--parts understanding masks]        # one of them alone
         [--baselines results.json ...]       # rows of benchmarks/baselines.py beside ours
+        [--out results.json]                 # our rows of the mask table, to read again
     python benchmarks/reasoncd_card.py --data ... --sheet sheet.png   # the 24 pairs as pictures
 
 Everything is asked in words. "Any change" and the classes are asked in one plain wording each;
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 
 from mask_scores import (
     MaskRow,
+    Picture,
     load_validation,
     mask_tables,
     read_rows,
     score_masks,
+    write_rows,
 )
 from whatchanged.answers import CLASS_WORDS, Understood
 from whatchanged.console import track
@@ -98,6 +101,13 @@ def ask_plainly(
         met, unmet = pairs[wish]
         lines.append(f"| {wording(wish)} | {met} | {unmet} | " + " | ".join(cells) + " |")
     return anything, "\n".join(lines)
+
+
+def ask_any(model: ReasonCD, before: Picture, after: Picture) -> NDArray[np.float32]:
+    """Ask two pictures [S, S, 3] for any change; returns its probability, [S, S]."""
+    dates = (np.ascontiguousarray(date.transpose(2, 0, 1)) for date in (before, after))
+    (answer,) = ask_layers(model, *dates, [ANY_WISH])
+    return answer.probability.float().numpy()
 
 
 def understanding_table(scores: WishScores) -> str:
@@ -187,6 +197,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="reasoncd-small")
     parser.add_argument("--baselines", type=Path, nargs="*", default=[])
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--split", default="test", help="of the bank: validation or test")
     parser.add_argument("--pairs", type=int, default=204)
@@ -204,14 +215,20 @@ def main() -> None:
         print(f"\n## Wishes in unseen wordings\n\n{understanding_table(scores)}")
         print(f"\n## {SHOWN} asked pairs, best to worst\n\n{asked_table(asked)}", flush=True)
     if "masks" in arguments.parts:
-        rows: dict[str, MaskRow] = {}
+        beside: dict[str, MaskRow] = {}
         for path in arguments.baselines:
-            rows |= read_rows(path)
+            beside |= read_rows(path)
+        rows: dict[str, MaskRow] = {}
         samples = load_validation(arguments.data)
         anything, classes = ask_plainly(model, data)
         in_turn = (anything[sample.name] for sample in samples)
         rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
-        print(f"\n## Any change\n\n{mask_tables(rows)}")
+        rows[f"{arguments.model}, dates exchanged"] = score_masks(
+            lambda before, after: ask_any(model, after, before), track(samples, "exchanging")
+        )
+        if arguments.out is not None:
+            write_rows(arguments.out, rows, {"model": arguments.model, "wish": ANY_WISH})
+        print(f"\n## Any change\n\n{mask_tables(beside | rows)}")
         print(f"\n## Classes and directions\n\n{classes}")
 
 
