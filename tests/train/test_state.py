@@ -165,12 +165,21 @@ def test_where_and_how_long_a_run_goes_may_change(tmp_path: Path, key: str) -> N
     assert load_state(tmp_path, net, optimiser, {**CONFIG, key: 77}) == Progress(global_step=1)
 
 
-def test_a_key_that_came_later_and_is_not_set_makes_no_other_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("default", "other"),
+    [
+        ({"language": None}, {"language": "reasoncd-small"}),
+        ({"data": {"swap": 0.0}}, {"data": {"swap": 0.5}}),  # no run had it before
+    ],
+)
+def test_a_key_that_came_later_and_has_its_default_makes_no_other_run(
+    tmp_path: Path, default: dict[str, Any], other: dict[str, Any]
+) -> None:
     net, optimiser = trained()
     save_state(tmp_path, net, optimiser, Progress(global_step=1), CONFIG)
-    assert load_state(tmp_path, net, optimiser, {**CONFIG, "new": None}) is not None
+    assert load_state(tmp_path, net, optimiser, {**CONFIG, **default}) is not None
     with pytest.raises(CheckpointError, match="another configuration"):
-        load_state(tmp_path, net, optimiser, {**CONFIG, "new": 1})
+        load_state(tmp_path, net, optimiser, {**CONFIG, **other})
 
 
 def test_what_a_run_starts_from_may_move_with_it(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from whatchanged.config import apply_mapping, to_mapping
 from whatchanged.errors import CheckpointError
 from whatchanged.models.checkpoint import load_checkpoint, save_checkpoint
+from whatchanged.train.config import TrainConfig
 from whatchanged.train.sharding import is_shard
 
 log = logging.getLogger(__name__)
@@ -114,21 +116,22 @@ def load_state(
 # What may differ between a run and the run that goes on with it.
 _FREE = ("out", "resume", "max_steps", "save_minutes", "patience")
 _PLACES = ("out", "resume", "save_minutes")
+_DEFAULTS = to_mapping(TrainConfig(task="hisem", out=""))
 
 
 def run_identity(config: Mapping[str, Any], *, finished: bool = False) -> dict[str, Any]:
     """Return what makes a run the run it is, of a configuration as plain values.
 
     A `start` beside the run's folder is told from there: both may be moved together, and named
-    from anywhere. What is None is left out, as in runs that are older than its key.
+    from anywhere. A key that is missing, since the run is older than it, has its default.
 
     Args:
         config: Of the run.
         finished: Whether its end is part of it: steps and patience.
     """
     free = _PLACES if finished else _FREE
-    told = {k: v for k, v in config.items() if k not in free and v is not None}
-    if "start" in told:
+    told = {k: v for k, v in apply_mapping(_DEFAULTS, config).items() if k not in free}
+    if told["start"] is not None:
         start, runs = Path(told["start"]).resolve(), Path(config["out"]).resolve().parent
         if start.is_relative_to(runs):
             told["start"] = start.relative_to(runs).as_posix()
