@@ -218,18 +218,18 @@ def main() -> None:
         beside: dict[str, MaskRow] = {}
         for path in arguments.baselines:
             beside |= read_rows(path)
-        rows: dict[str, MaskRow] = {}
         samples = load_validation(arguments.data)
         anything, classes = ask_plainly(model, data)
+        print(f"\n## Classes and directions\n\n{classes}", flush=True)
         in_turn = (anything[sample.name] for sample in samples)
-        rows[arguments.model] = score_masks(lambda before, after: next(in_turn), samples)
+        rows = {arguments.model: score_masks(lambda before, after: next(in_turn), samples)}
+        print(f"\n## Any change\n\n{mask_tables(beside | rows)}", flush=True)
         rows[f"{arguments.model}, dates exchanged"] = score_masks(
-            lambda before, after: ask_any(model, after, before), track(samples, "exchanging")
+            lambda before, after: ask_any(model, after, before), samples
         )
+        print(f"\n## Any change, the later date first as well\n\n{mask_tables(rows)}")
         if arguments.out is not None:
             write_rows(arguments.out, rows, {"model": arguments.model, "wish": ANY_WISH})
-        print(f"\n## Any change\n\n{mask_tables(beside | rows)}")
-        print(f"\n## Classes and directions\n\n{classes}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -100,17 +101,23 @@ def shipped_model() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_ask_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint folder of a small random ReasonCD that sees 64 pixels a side."""
-    from whatchanged.models.reasoncd.store import save_reasoncd
-
+def reasoncd_kit() -> ModuleType:
+    """The tiny ReasonCDs that the tests of the model are made with."""
     path = REPOSITORY / "tests" / "models" / "reasoncd" / "conftest.py"
     spec = importlib.util.spec_from_file_location("reasoncd_kit", path)
     assert spec is not None and spec.loader is not None
     kit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kit)
+    return kit
+
+
+@pytest.fixture(scope="session")
+def tiny_ask_model(reasoncd_kit: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a small random ReasonCD that sees 64 pixels a side."""
+    from whatchanged.models.reasoncd.store import save_reasoncd
+
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-ask"
-    save_reasoncd(folder, kit.make(), "reasoncd-small")
+    save_reasoncd(folder, reasoncd_kit.make(), "reasoncd-small")
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -166,17 +165,6 @@ def wish_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stripes = np.where(np.arange(220) // 50 % 2 == 0, 7, 4)  # farmland and water
     save(root / "cover" / "loveda" / "masks" / "9.png", np.tile(stripes, (200, 1)))
     return root
-
-
-@pytest.fixture(scope="session")
-def reasoncd_kit() -> ModuleType:
-    """The tiny ReasonCDs that the tests of the model are made with."""
-    path = Path(__file__).parents[1] / "models" / "reasoncd" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("reasoncd_kit_of_train", path)
-    assert spec is not None and spec.loader is not None
-    kit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(kit)
-    return kit
 
 
 @pytest.fixture(scope="session")
