@@ -158,6 +158,7 @@ class MaskTask:
         self.part.eval()
         counts = count_masks(self.data, self._probabilities)
         anything = counts[ANY][0].scores() if ANY in counts else None
+        exchanged = count_masks(self.data, self._exchanged, asked=())
         classes = [
             found.scores().f1 / 100
             for wish, (found, n_met) in counts.items()
@@ -166,22 +167,14 @@ class MaskTask:
         numbers = {
             "f1_any": anything.f1 / 100 if anything else 0.0,
             "iou_any": anything.iou / 100 if anything else 0.0,
-            "f1_any_exchanged": self._exchanged().scores().f1 / 100 if anything else 0.0,
+            "f1_any_exchanged": exchanged[ANY][0].scores().f1 / 100 if anything else 0.0,
             "f1_classes": float(np.mean(classes)) if classes else 0.0,
         }
         both = (numbers["f1_any"] + numbers["f1_any_exchanged"]) / 2
         return {**numbers, "score": (both + numbers["f1_classes"]) / 2}
 
-    def _exchanged(self) -> MaskCounts:
-        counts = MaskCounts()
-        for index, sample in enumerate(self.data.validation):
-            if sample.mask is not None:
-                layers = self.data.validation_store.whole(index).swapped()
-                mask = wish_mask(ANY, None, None, layers.mask)
-                pictures = tuple(torch.from_numpy(d)[None] for d in (layers.before, layers.after))
-                found = self._probabilities(cast(PairPictures, pictures), [ANY])[0].numpy() > 0.5
-                counts = counts.add(found, mask == 1, mask != UNKNOWN)
-        return counts
+    def _exchanged(self, pair: PairPictures, wishes: Sequence[Understood]) -> Tensor:
+        return self._probabilities((pair[1], pair[0]), wishes)
 
     def _probabilities(self, pair: PairPictures, wishes: Sequence[Understood]) -> Tensor:
         device = next(self.part.parameters()).device
@@ -204,13 +197,16 @@ class MaskTask:
 PairPictures = tuple[Tensor, Tensor]
 
 
-def count_masks(data: ValidationPairs, ask: Any) -> dict[Understood, tuple[MaskCounts, int]]:
+def count_masks(
+    data: ValidationPairs, ask: Any, asked: Sequence[Understood] | None = None
+) -> dict[Understood, tuple[MaskCounts, int]]:
     """Count right and wrong pixels of every class and direction on the validation pairs.
 
     Args:
         data: Holds the validation pairs.
         ask: Function of both pictures [1, 3, S, S] and wishes in fields to probabilities
             [n, S, S].
+        asked: Wishes beside "any"; None for every class and direction.
 
     Returns:
         Per wish the counts over pairs whose answer is known, and how many pairs meet it.
@@ -220,16 +216,16 @@ def count_masks(data: ValidationPairs, ask: Any) -> dict[Understood, tuple[MaskC
     for index, sample in enumerate(data.validation):
         layers = data.validation_store.whole(index)
         facts = PairFacts(sample.name, sample.changed, sample.captions)
-        asked = [(w.understood, w.mask, w.met) for w in
-                 data.met_or_not(layers, facts, single_classes())]  # fmt: skip
+        wished = single_classes() if asked is None else asked
+        known = [(w.understood, w.mask, w.met) for w in data.met_or_not(layers, facts, wished)]
         if sample.mask is not None:
             mask = wish_mask(ANY, None, None, layers.mask)
-            asked.append((ANY, mask, bool((mask == 1).any())))
-        if not asked:
+            known.append((ANY, mask, bool((mask == 1).any())))
+        if not known:
             continue
         pictures = (torch.from_numpy(layers.before)[None], torch.from_numpy(layers.after)[None])
-        found = ask(pictures, [wish for wish, _, _ in asked]).numpy() > 0.5
-        for (wish, mask, met), said in zip(asked, found, strict=True):
+        found = ask(pictures, [wish for wish, _, _ in known]).numpy() > 0.5
+        for (wish, mask, met), said in zip(known, found, strict=True):
             before, n_met = counts.get(wish, (MaskCounts(), 0))
             counts[wish] = (before.add(said, mask == 1, mask != UNKNOWN), n_met + met)
     return counts
